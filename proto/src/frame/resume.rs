@@ -1,0 +1,143 @@
+use chacha20poly1305::aead::Aead;
+use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
+use zeroize::Zeroizing;
+
+use super::bind::BindResult;
+use super::{Cookie, Nonce, VERSION};
+use crate::datagram::first_byte;
+use crate::ids::RelayId;
+use crate::mac::{mac16, mac32};
+use crate::wire::{Malformed, Reader, Writer};
+
+/// The longest resumption ticket a relay may give out.
+pub const TICKET_LEN_MAX: usize = 192;
+const HEADER_LEN: usize = 4 + 16;
+const PROOF_LEN: usize = 16;
+const SEAL_LEN: usize = 16;
+
+/// Asks a restarted relay for the lease it had given (§5.4): no public-key work for either side.
+///
+/// ```text
+/// | 0xF8 | version u8 | 0 u16 | nonce 16 B | cookie 20 B | proof 16 B | resumption ticket ≤ 192 B |
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume<'a> {
+    /// The HELLO's.
+    pub nonce: Nonce,
+    /// The CHALLENGE's.
+    pub cookie: Cookie,
+    /// The relay's own sealed bytes.
+    pub ticket: &'a [u8],
+    proof: [u8; PROOF_LEN],
+}
+
+impl<'a> Resume<'a> {
+    /// Proves possession of the resumption key to `relay`.
+    pub fn new(
+        nonce: Nonce,
+        cookie: Cookie,
+        ticket: &'a [u8],
+        key: &[u8; 32],
+        relay: RelayId,
+    ) -> Self {
+        Self { nonce, cookie, ticket, proof: proof(key, nonce, cookie, relay) }
+    }
+
+    /// Whether the sender holds the resumption key; in constant time.
+    pub fn proves(&self, key: &[u8; 32], relay: RelayId) -> bool {
+        use subtle::ConstantTimeEq as _;
+        proof(key, self.nonce, self.cookie, relay).ct_eq(&self.proof).into()
+    }
+
+    /// The frame's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        Writer::with_capacity(HEADER_LEN + Cookie::LEN + PROOF_LEN + self.ticket.len())
+            .bytes(&[first_byte::RESUME, VERSION, 0, 0])
+            .bytes(&self.nonce.0)
+            .bytes(&self.cookie.0)
+            .bytes(&self.proof)
+            .bytes(self.ticket)
+            .finish()
+    }
+
+    /// # Errors
+    /// Another version, no ticket or one that is too long.
+    pub fn decode(datagram: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(datagram, "resume");
+        if reader.array()? != [first_byte::RESUME, VERSION, 0, 0] {
+            return Err(Malformed("resume version"));
+        }
+        let nonce = Nonce(reader.array()?);
+        let cookie = Cookie(reader.array()?);
+        let proof = reader.array()?;
+        let ticket = reader.rest();
+        if !(1..=TICKET_LEN_MAX).contains(&ticket.len()) {
+            return Err(Malformed("resume length"));
+        }
+        Ok(Self { nonce, cookie, ticket, proof })
+    }
+}
+
+fn proof(key: &[u8; 32], nonce: Nonce, cookie: Cookie, relay: RelayId) -> [u8; PROOF_LEN] {
+    let relay = relay.0.to_be_bytes();
+    mac16(key, &[b"lanrage resume", &nonce.0, &cookie.0, &relay])
+}
+
+/// The relay's answer to RESUME: a [`BindResult`] under a key that only this exchange has (§5.4).
+///
+/// ```text
+/// | 0xF9 | version u8 | 0 u16 | nonce 16 B | ChaCha20-Poly1305(bind result) |
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resumed<'a> {
+    /// The RESUME's.
+    pub nonce: Nonce,
+    sealed: &'a [u8],
+}
+
+impl<'a> Resumed<'a> {
+    /// Seals the answer to `resume` under the resumption key.
+    pub fn seal(resume: &Resume<'_>, key: &[u8; 32], result: &BindResult) -> Vec<u8> {
+        let sealed = answer_cipher(key, resume.nonce, resume.cookie)
+            .encrypt(&[0; 12].into(), result.encode().as_slice())
+            .expect("the result is far below the cipher's limit");
+        Writer::with_capacity(HEADER_LEN + sealed.len())
+            .bytes(&[first_byte::RESUMED, VERSION, 0, 0])
+            .bytes(&resume.nonce.0)
+            .bytes(&sealed)
+            .finish()
+    }
+
+    /// # Errors
+    /// Another version, too short, too long.
+    pub fn decode(datagram: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(datagram, "resumed");
+        if reader.array()? != [first_byte::RESUMED, VERSION, 0, 0] {
+            return Err(Malformed("resumed version"));
+        }
+        let nonce = Nonce(reader.array()?);
+        let sealed = reader.rest();
+        if !(SEAL_LEN + 1..=SEAL_LEN + BindResult::LEN_MAX).contains(&sealed.len()) {
+            return Err(Malformed("resumed length"));
+        }
+        Ok(Self { nonce, sealed })
+    }
+
+    /// Opens the answer with the key and cookie of the RESUME.
+    ///
+    /// # Errors
+    /// Not sealed by the relay that was asked, or malformed inside.
+    pub fn open(&self, key: &[u8; 32], cookie: Cookie) -> Result<BindResult, Malformed> {
+        let result = answer_cipher(key, self.nonce, cookie)
+            .decrypt(&[0; 12].into(), self.sealed)
+            .map(Zeroizing::new)
+            .map_err(|_| Malformed("resumed seal"))?;
+        BindResult::decode(&result)
+    }
+}
+
+/// The key of one exchange: a relay that crashes again has new cookies, so no nonce repeats.
+fn answer_cipher(key: &[u8; 32], nonce: Nonce, cookie: Cookie) -> ChaCha20Poly1305 {
+    let key = mac32(key, &[b"lanrage resumed", &nonce.0, &cookie.0]);
+    ChaCha20Poly1305::new(&key.into())
+}
