@@ -1,0 +1,129 @@
+//! What both back ends make of the kernel's description of an arrival.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::counters::Counters;
+use crate::handler::segments;
+use crate::sockets::SocketId;
+use crate::{address, control};
+
+/// Bytes of the largest UDP payload, or GRO train: an IP packet's length is 16 bits.
+pub(crate) const MAX_PAYLOAD: usize = 65_535;
+
+/// An arrival as the kernel describes it.
+#[derive(Debug)]
+pub(crate) struct Description<'a> {
+    pub(crate) socket: SocketId,
+    pub(crate) name: &'a [u8],
+    pub(crate) control: &'a [u8],
+    /// MSG_TRUNC: the payload did not fit.
+    pub(crate) truncated: bool,
+    pub(crate) len: usize,
+}
+
+/// Where an arrival came from, and the shape of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    pub(crate) socket: SocketId,
+    pub(crate) source: SocketAddr,
+    pub(crate) segment_size: usize,
+}
+
+/// Checks and counts arrivals.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    /// Each socket's SO_RXQ_OVFL count when last seen.
+    dropped: Box<[u32]>,
+    counters: Arc<Counters>,
+}
+
+impl Intake {
+    pub(crate) fn new(sockets: usize, counters: Arc<Counters>) -> Self {
+        Self { dropped: vec![0; sockets].into(), counters }
+    }
+
+    /// `None`: dropped, and counted as such.
+    pub(crate) fn admit(&mut self, description: &Description<'_>) -> Option<Origin> {
+        let Description { socket, len, .. } = *description;
+        let control = control::parse(description.control);
+        if let Some(dropped) = control.dropped {
+            let last = std::mem::replace(&mut self.dropped[socket.index()], dropped);
+            self.counters.rx_kernel_drops.add(u64::from(dropped.wrapping_sub(last)));
+        }
+        if description.truncated {
+            self.counters.rx_truncated.add(1);
+            return None;
+        }
+        let Some(source) = address::parse(description.name) else {
+            self.malformed();
+            return None;
+        };
+        let segment_size = control.segment_size.unwrap_or(len).min(len);
+        let segments = segments(len, segment_size);
+        self.counters.rx_arrivals.add(1);
+        self.counters.rx_segments.add(segments as u64);
+        self.counters.rx_bytes.add(len as u64);
+        self.counters.train_lengths.record(segments);
+        Some(Origin { socket, source, segment_size })
+    }
+
+    /// Counts an arrival whose description makes no sense.
+    pub(crate) fn malformed(&self) {
+        self.counters.rx_malformed.add(1);
+    }
+
+    /// Counts a turn's batch.
+    pub(crate) fn batch(&self, arrivals: usize) {
+        if arrivals > 0 {
+            self.counters.batches.add(1);
+            self.counters.batch_sizes.record(arrivals);
+        }
+    }
+}
+
+/// The addresses a slice occupies.
+pub(crate) fn span(bytes: &[u8]) -> Range<usize> {
+    let start = bytes.as_ptr().addr();
+    start..start + bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::RawAddress;
+
+    fn drops(total: u32) -> Vec<u8> {
+        let mut bytes = 20usize.to_ne_bytes().to_vec();
+        bytes.extend_from_slice(&libc::SOL_SOCKET.to_ne_bytes());
+        bytes.extend_from_slice(&libc::SO_RXQ_OVFL.to_ne_bytes());
+        bytes.extend_from_slice(&total.to_ne_bytes());
+        bytes.resize(24, 0);
+        bytes
+    }
+
+    #[test]
+    fn kernel_drops_are_deltas_modulo_32_bits() {
+        let counters = Arc::new(Counters::default());
+        let mut intake = Intake::new(1, counters.clone());
+        let name = RawAddress::new("192.0.2.1:5".parse().unwrap());
+        // SAFETY: a RawAddress holds `len` initialised bytes.
+        let name =
+            unsafe { std::slice::from_raw_parts(name.as_ptr().cast::<u8>(), name.len() as usize) };
+        for (total, expected) in
+            [(7, 7), (7, 7), (u32::MAX, u64::from(u32::MAX)), (4, u64::from(u32::MAX) + 5)]
+        {
+            let control = drops(total);
+            let description = Description {
+                socket: SocketId(0),
+                name,
+                control: &control,
+                truncated: false,
+                len: 3,
+            };
+            assert!(intake.admit(&description).is_some());
+            assert_eq!(counters.rx_kernel_drops.get(), expected);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The two back ends behind one type.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::counters::Counters;
+use crate::gso::{GsoSwitch, MAX_SEGMENTS};
+use crate::handler::Handler;
+use crate::mmsg::Mmsg;
+use crate::probe::{OpenError, Refusal};
+use crate::sockets::Sockets;
+use crate::uring::Uring;
+use crate::waker::Waker;
+
+/// How a back end is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Receive buffers of a shard; default 512, a power of two of 8 to 8,192, else the next one.
+    /// Each takes 64 KiB of address space, and of memory as much as was ever received into it. Too
+    /// few cost system calls, not datagrams: what finds no buffer waits in the socket. recvmmsg
+    /// shares them out between the sockets, at most 64 each.
+    pub buffers: usize,
+    /// Sends queued before they are submitted within a batch; default 1,000, of 64 to 8,192.
+    pub sends: usize,
+    /// Segmentation offload.
+    pub gso: GsoSwitch,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { buffers: 512, sends: 1000, gso: GsoSwitch::default() }
+    }
+}
+
+impl Options {
+    pub(crate) fn buffers(&self) -> usize {
+        self.buffers.clamp(8, 8192).next_power_of_two()
+    }
+
+    pub(crate) fn sends(&self) -> usize {
+        self.sends.clamp(MAX_SEGMENTS, 8192)
+    }
+}
+
+/// A way to drive sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendKind {
+    /// io_uring.
+    Uring,
+    /// recvmmsg and sendmmsg.
+    Mmsg,
+}
+
+impl BackendKind {
+    /// The name for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Uring => "io_uring",
+            Self::Mmsg => "recvmmsg",
+        }
+    }
+}
+
+/// What drives a shard's sockets. It stays on the thread that opened it.
+#[derive(Debug)]
+pub enum Backend {
+    /// io_uring.
+    Uring(Box<Uring>),
+    /// recvmmsg and sendmmsg.
+    Mmsg(Box<Mmsg>),
+}
+
+impl Backend {
+    /// Takes over a shard's sockets. To be called on the shard's thread.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused. The sockets are closed.
+    pub fn open(kind: BackendKind, sockets: Sockets, options: &Options) -> Result<Self, OpenError> {
+        Ok(match kind {
+            BackendKind::Uring => Self::Uring(Box::new(Uring::open(sockets, options)?)),
+            BackendKind::Mmsg => Self::Mmsg(Box::new(
+                Mmsg::open(sockets, options)
+                    .map_err(|error| Refusal::new("opening recvmmsg", error))?,
+            )),
+        })
+    }
+
+    /// Takes one turn: waits up to `timeout` for arrivals, shows the handler all there are, then ends
+    /// the batch. What the handler queued is sent in this turn (recvmmsg) or with the system call
+    /// that begins the next (io_uring).
+    ///
+    /// # Errors
+    ///
+    /// Only what makes further turns useless, such as a closed descriptor. No datagram, and no socket
+    /// error, is one: those are counted.
+    pub fn turn(&mut self, handler: &mut impl Handler, timeout: Duration) -> io::Result<()> {
+        match self {
+            Self::Uring(uring) => uring.turn(handler, timeout),
+            Self::Mmsg(mmsg) => mmsg.turn(handler, timeout),
+        }
+    }
+
+    /// Which one it is.
+    pub fn kind(&self) -> BackendKind {
+        match self {
+            Self::Uring(_) => BackendKind::Uring,
+            Self::Mmsg(_) => BackendKind::Mmsg,
+        }
+    }
+
+    /// Ends a turn's wait from another thread.
+    pub fn waker(&self) -> Waker {
+        match self {
+            Self::Uring(uring) => uring.waker(),
+            Self::Mmsg(mmsg) => mmsg.waker(),
+        }
+    }
+
+    /// The shard's counters.
+    pub fn counters(&self) -> Arc<Counters> {
+        match self {
+            Self::Uring(uring) => uring.counters(),
+            Self::Mmsg(mmsg) => mmsg.counters(),
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The kernel's side of the io_uring back end: stage, enter, reap, settle.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use io_uring::types::{Fixed, RecvMsgOut};
+use io_uring::{cqueue, opcode, squeue};
+
+use super::buffers::{Buffer, BufferRing};
+use super::ring::{BUFFER_GROUP, Ring};
+use super::user_data::UserData;
+use crate::address::ADDRESS_LEN;
+use crate::arrival::{Description, Intake, MAX_PAYLOAD, Origin};
+use crate::backend::Options;
+use crate::control::RECEIVE_LEN;
+use crate::message::{self, Headers};
+use crate::probe::Refusal;
+use crate::queue::{Flush, Message, SendQueue};
+use crate::sockets::{SocketId, Sockets};
+use crate::waker::Waker;
+
+/// `struct io_uring_recvmsg_out`, linux/io_uring.h: four u32.
+const OUT_LEN: usize = 16;
+/// A buffer is: out header, name, control, payload.
+const PAYLOAD_START: usize = OUT_LEN + ADDRESS_LEN + RECEIVE_LEN;
+/// A step that is no multiple of a page, so that the headers of neighbours differ in cache set.
+const STRIDE: usize = (PAYLOAD_START + MAX_PAYLOAD).next_multiple_of(64);
+const _: () = assert!(!STRIDE.is_multiple_of(4096));
+
+/// The ring, and everything the kernel may read or write through it.
+#[derive(Debug)]
+pub(super) struct Engine {
+    /// Dropped first: then no operation is left that could touch the fields below.
+    ring: Ring,
+    pub(super) arrivals: VecDeque<Arrival>,
+    /// Buffers the queue refers to: the kernel's again when the queue has settled.
+    pub(super) held: Vec<Buffer>,
+    headers: Headers,
+    /// The name and control room of every receive.
+    receive_header: Box<libc::msghdr>,
+    buffers: Rc<BufferRing>,
+    pub(super) intake: Intake,
+    /// Messages of the queue that are in the submission queue, or consumed.
+    staged: usize,
+    /// By socket: its multishot receive is under way.
+    armed: Box<[Armed]>,
+    waker_armed: Armed,
+    waker: Waker,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Armed {
+    Never,
+    Yes,
+    Ended,
+}
+
+/// A datagram or train in its buffer.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) origin: Origin,
+    buffer: Buffer,
+    payload: Range<usize>,
+}
+
+impl Arrival {
+    pub(super) fn payload(&self) -> &[u8] {
+        &self.buffer.bytes()[self.payload.clone()]
+    }
+
+    pub(super) fn payload_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer.bytes_mut()[self.payload.clone()]
+    }
+
+    pub(super) fn into_buffer(self) -> Buffer {
+        self.buffer
+    }
+}
+
+impl Engine {
+    /// Sets up the ring as it will be used, and starts receiving.
+    pub(super) fn new(
+        sockets: &Sockets,
+        waker: Waker,
+        intake: Intake,
+        queue: &mut SendQueue,
+        options: &Options,
+    ) -> Result<Self, Refusal> {
+        let buffers = BufferRing::new(options.buffers() as u16, STRIDE)
+            .map_err(|error| Refusal::new("mmap", error))?;
+        let files: Vec<_> = sockets.descriptors().chain([waker.descriptor()]).collect();
+        let entries = (options.sends() + files.len()).next_power_of_two() as u32;
+        let completions = 2 * (options.buffers() as u32 + entries);
+        // SAFETY: `buffers` is a field of the same structure as the ring, declared after it.
+        let ring =
+            unsafe { Ring::new(entries, completions, &files, buffers.address(), buffers.count()) }
+                .map_err(|(step, error)| Refusal::new(step, error))?;
+        let mut receive_header = Box::new(message::empty().msg_hdr);
+        receive_header.msg_namelen = ADDRESS_LEN as libc::socklen_t;
+        receive_header.msg_controllen = RECEIVE_LEN as _;
+        let mut engine = Self {
+            ring,
+            arrivals: VecDeque::with_capacity(options.buffers()),
+            held: Vec::with_capacity(options.buffers()),
+            headers: Headers::new(options.sends()),
+            receive_header,
+            buffers,
+            intake,
+            staged: 0,
+            armed: vec![Armed::Never; sockets.count()].into(),
+            waker_armed: Armed::Never,
+            waker,
+        };
+        engine.arm(queue);
+        engine.settle(queue, None).map_err(|error| Refusal::new("io_uring_enter", error))?;
+        // A kernel without multishot receive fails it at once (before Linux 6.0). ENOBUFS is no such
+        // failure: more may be waiting in the socket already than there are buffers.
+        if queue.counters.rx_errors.get() > 0 {
+            return Err(Refusal::new(
+                "multishot receive",
+                io::Error::from_raw_os_error(libc::EINVAL),
+            ));
+        }
+        Ok(engine)
+    }
+
+    /// Submits the queue, and waits for arrivals in the same call unless some are left over.
+    pub(super) fn wait(&mut self, queue: &mut SendQueue, timeout: Duration) -> io::Result<()> {
+        // Buffers of the former batch are held until its sends are submitted. If that leaves few, get
+        // them back first, or the receive would end for lack of buffers.
+        if self.buffers.free() < usize::from(self.buffers.count()) / 4 {
+            self.settle(queue, None)?;
+        }
+        self.arm(queue);
+        let timeout = if self.arrivals.is_empty() { timeout } else { Duration::ZERO };
+        self.settle(queue, Some(timeout))
+    }
+
+    /// Submits the queue until nothing is left of it. If the kernel consumes only a part, the rest
+    /// stays for the next call, and so do the buffers.
+    fn settle(&mut self, queue: &mut SendQueue, mut wait: Option<Duration>) -> io::Result<()> {
+        loop {
+            self.stage(queue);
+            if wait.is_some() || self.ring.pending() > 0 {
+                queue.counters.syscalls.add(1);
+                self.ring.enter(wait.take())?;
+                self.reap(queue);
+            }
+            if self.ring.pending() > 0 || self.staged < queue.messages().len() {
+                return Ok(());
+            }
+            self.staged = 0;
+            queue.settle();
+            if queue.is_empty() {
+                self.held.clear();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Starts each receive, and the waker's poll, that is not under way.
+    fn arm(&mut self, queue: &SendQueue) {
+        let starved = self.buffers.free() == 0;
+        for (index, armed) in self.armed.iter_mut().enumerate() {
+            if *armed == Armed::Yes || starved {
+                continue;
+            }
+            let entry = opcode::RecvMsgMulti::new(
+                Fixed(index as u32),
+                &raw const *self.receive_header,
+                BUFFER_GROUP,
+            )
+            .build()
+            .user_data(UserData::Receive(SocketId(index as u8)).pack());
+            // SAFETY: the header and the buffers outlive the ring, see the order of the fields.
+            if unsafe { self.ring.push(&entry) } {
+                if *armed == Armed::Ended {
+                    queue.counters.rearms.add(1);
+                }
+                *armed = Armed::Yes;
+            }
+        }
+        if self.waker_armed != Armed::Yes {
+            let entry = opcode::PollAdd::new(Fixed(self.armed.len() as u32), libc::POLLIN as u32)
+                .multi(true)
+                .build()
+                .user_data(UserData::Wake.pack());
+            // SAFETY: a poll points to nothing.
+            if unsafe { self.ring.push(&entry) } {
+                self.waker_armed = Armed::Yes;
+            }
+        }
+    }
+
+    /// Moves the queue's messages to the submission queue, as far as there is room.
+    fn stage(&mut self, queue: &SendQueue) {
+        let mut submission = self.ring.submission();
+        for (index, message) in queue.messages().iter().enumerate().skip(self.staged) {
+            let entry = send_entry(index, message, &mut self.headers);
+            // SAFETY: a send with MSG_DONTWAIT ends inside `enter`. Until then
+            // - the message stays where it is: the queue settles only when all is consumed;
+            // - its bytes stay: `held` has the buffer, or they are among the queue's copies;
+            // - its header stays: slot `index` is written again only after the queue settled;
+            // - if `self` is dropped before, the ring goes first, and consumes them on its way.
+            if unsafe { submission.push(&entry) }.is_err() {
+                break;
+            }
+            self.staged = index + 1;
+        }
+    }
+
+    /// Takes all completions.
+    fn reap(&mut self, queue: &mut SendQueue) {
+        for completion in self.ring.completion() {
+            let (result, flags) = (completion.result(), completion.flags());
+            match UserData::unpack(completion.user_data()) {
+                Some(UserData::Send(index)) => queue.fail(index as usize, -result),
+                Some(UserData::Receive(socket)) => {
+                    // SAFETY: the id comes from this completion, which is seen once.
+                    let buffer = cqueue::buffer_select(flags)
+                        .and_then(|id| unsafe { self.buffers.take(id) });
+                    if !cqueue::more(flags) {
+                        self.armed[socket.index()] = Armed::Ended;
+                    }
+                    match (usize::try_from(result), buffer) {
+                        (Ok(len), Some(buffer)) => {
+                            self.arrivals.extend(describe(
+                                &mut self.intake,
+                                &self.receive_header,
+                                socket,
+                                buffer,
+                                len,
+                            ));
+                        }
+                        (Ok(_), None) => queue.counters.rx_malformed.add(1),
+                        (Err(_), _) if result == -libc::ENOBUFS => queue.counters.enobufs.add(1),
+                        (Err(_), _) => queue.counters.rx_errors.add(1),
+                    }
+                }
+                Some(UserData::Wake) => {
+                    if !cqueue::more(flags) {
+                        self.waker_armed = Armed::Ended;
+                    }
+                    if self.waker.clear() {
+                        queue.counters.wakeups.add(1);
+                    }
+                }
+                None => {
+                    debug_assert!(false, "a completion of nothing we submitted: {completion:?}")
+                }
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn buffers(&self) -> (&Ring, &Rc<BufferRing>) {
+        (&self.ring, &self.buffers)
+    }
+}
+
+impl Flush for Engine {
+    fn flush(&mut self, queue: &mut SendQueue) {
+        // An error here meets the next turn's `wait`, too, which reports it.
+        let _ = self.settle(queue, None);
+    }
+}
+
+/// SEND needs no message header, and only fails are reported.
+fn send_entry(index: usize, message: &Message, headers: &mut Headers) -> squeue::Entry {
+    let socket = Fixed(message.socket.index() as u32);
+    let entry = if message.segment_size == 0 {
+        opcode::Send::new(socket, message.bytes, message.len)
+            .dest_addr(message.to.as_ptr())
+            .dest_addr_len(message.to.len())
+            .flags(libc::MSG_DONTWAIT)
+            .build()
+    } else {
+        opcode::SendMsg::new(socket, headers.write(index, message))
+            .flags(libc::MSG_DONTWAIT as u32)
+            .build()
+    };
+    entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(UserData::Send(index as u32).pack())
+}
+
+/// The arrival in the first `len` bytes of `buffer`; `None` if it was dropped, and counted.
+pub(super) fn describe(
+    intake: &mut Intake,
+    header: &libc::msghdr,
+    socket: SocketId,
+    buffer: Buffer,
+    len: usize,
+) -> Option<Arrival> {
+    let bytes = buffer.bytes();
+    let Ok(out) = RecvMsgOut::parse(&bytes[..len.min(bytes.len())], header) else {
+        intake.malformed();
+        return None;
+    };
+    let payload = PAYLOAD_START..PAYLOAD_START + out.payload_data().len();
+    let origin = intake.admit(&Description {
+        socket,
+        name: out.name_data(),
+        control: out.control_data(),
+        truncated: out.is_payload_truncated(),
+        len: payload.len(),
+    })?;
+    Some(Arrival { origin, buffer, payload })
+}

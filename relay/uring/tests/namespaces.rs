@@ -1,0 +1,123 @@
+//! Sends the kernel refuses, in a network namespace whose loopback has an Ethernet's MTU.
+//!
+//! Needs CAP_SYS_ADMIN for the namespace, `ip` and `tc`. The namespace is the test thread's own and ends
+//! with it.
+#![expect(unsafe_code, reason = "unshare(2) has no safe wrapper here")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up its scene fails")]
+
+mod rig;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use lanrage_relay_uring::{BackendKind, Options, Received, SendFailure, SocketOptions, Tx};
+use rig::{Each, Rig, train};
+
+fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(move || {
+        // SAFETY: moves this thread alone to a new network namespace; no memory is involved.
+        let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        assert_eq!(result, 0, "needs CAP_SYS_ADMIN: {}", std::io::Error::last_os_error());
+        ip("link set lo mtu 1500 up");
+        test();
+    })
+    .join()
+    .unwrap();
+}
+
+fn ip(arguments: &str) {
+    run("ip", arguments);
+}
+
+fn run(program: &str, arguments: &str) {
+    let status = Command::new(program).args(arguments.split_whitespace()).status().unwrap();
+    assert!(status.success(), "{program} {arguments}");
+}
+
+fn ignore() -> Each<impl FnMut(Received<'_>, &mut Tx<'_>)> {
+    Each(|_: Received<'_>, _: &mut Tx<'_>| {})
+}
+
+on_both! {
+    /// EMSGSIZE: the segments that fit are sent one by one, the others are counted, and the
+    /// destination gets single datagrams from then on; other destinations keep their trains.
+    fn a_train_too_large_for_the_mtu_is_sent_again_in_pieces(kind: BackendKind) {
+        in_a_namespace(move || {
+            let mut rig = Rig::new(kind);
+            let mut first = Rig::new(kind);
+            let mut other = Rig::new(kind);
+            let mut large = train(3, 2000);
+            large.extend_from_slice(&[5; 500]);
+            rig.send(first.locals[0], &large, Some(2000));
+            rig.assert_identity();
+            let counters = rig.counters.clone();
+            assert_eq!(counters.tx_planned.get(), 4);
+            assert_eq!(counters.tx_datagrams.get(), 1);
+            assert_eq!(counters.tx_failed(SendFailure::MessageSize), 3);
+            assert_eq!(counters.gso_resent_trains.get(), 1);
+            assert_eq!(counters.gso_barred_destinations.get(), 1);
+            assert_eq!(counters.gso_disabled_sockets.get(), 0);
+            first.drive(&mut ignore(), |counters| counters.rx_bytes.get() == 500);
+
+            let fits = train(10, 1000);
+            rig.send(first.locals[0], &fits, Some(1000));
+            rig.send(other.locals[0], &fits, Some(1000));
+            rig.assert_identity();
+            first.drive(&mut ignore(), |counters| counters.rx_segments.get() == 11);
+            other.drive(&mut ignore(), |counters| counters.rx_segments.get() == 10);
+            assert_eq!(first.counters.rx_arrivals.get(), 11, "barred");
+            assert_eq!(other.counters.rx_arrivals.get(), 1, "not barred");
+            assert_eq!(counters.gso_resent_trains.get(), 1, "a barred destination is not tried");
+        });
+    }
+
+    /// More trains refused in one batch than the queue has room for their segments.
+    fn many_refused_trains_in_one_batch(kind: BackendKind) {
+        in_a_namespace(move || {
+            let options = Options { sends: 64, ..Options::default() };
+            let mut rig = Rig::with(kind, &["127.0.0.1:0"], &options, &SocketOptions::default());
+            let mut sink = Rig::new(kind);
+            let (id, to) = (rig.ids[0], sink.locals[0]);
+            let mut refused = train(29, 2000);
+            refused.extend_from_slice(&[5; 100]);
+            let mut once = Some(());
+            let mut handler = rig::AtEnd(|tx: &mut Tx<'_>| {
+                if once.take().is_some() {
+                    for _ in 0..4 {
+                        tx.forward(id, to, &refused, Some(2000));
+                        tx.send(id, to, b"between");
+                    }
+                }
+            });
+            rig.drive(&mut handler, |counters| counters.tx_planned.get() == 4 * 31);
+            assert_eq!(rig.counters.tx_failed(SendFailure::MessageSize), 4 * 29);
+            assert_eq!(rig.counters.tx_datagrams.get(), 4 * 2);
+            sink.drive(&mut ignore(), |counters| counters.rx_segments.get() == 8);
+            assert_eq!(sink.counters.rx_bytes.get(), 4 * 107);
+        });
+    }
+
+    /// EAGAIN: a device slower than the relay fills the send buffer. A send then fails at once; it
+    /// neither waits nor, with io_uring, moves to a worker.
+    fn a_full_send_buffer_is_counted_and_never_waited_for(kind: BackendKind) {
+        in_a_namespace(move || {
+            run("tc", "qdisc add dev lo root tbf rate 8kbit burst 1600 limit 1000000");
+            let small = SocketOptions { send_buffer: 8192, ..SocketOptions::default() };
+            let mut rig = Rig::with(kind, &["127.0.0.1:0"], &Options::default(), &small);
+            let id = rig.ids[0];
+            let mut left = 50;
+            let mut handler = rig::AtEnd(|tx: &mut Tx<'_>| {
+                while left > 0 {
+                    left -= 1;
+                    tx.send(id, "127.0.0.1:9".parse().unwrap(), &[0; 1000]);
+                }
+            });
+            let start = Instant::now();
+            rig.drive(&mut handler, |counters| counters.tx_planned.get() == 50);
+            assert!(start.elapsed() < Duration::from_secs(1));
+            let blocked = rig.counters.tx_failed(SendFailure::WouldBlock);
+            assert!((30..50).contains(&blocked), "{:#?}", rig.counters);
+            assert_eq!(rig.counters.tx_failed_total(), blocked);
+        });
+    }
+}
