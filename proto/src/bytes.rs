@@ -93,6 +93,10 @@ byte_string! {
     /// A bearer token of control's API.
     Token, 32, redacted
 }
+byte_string! {
+    /// A private or symmetric key, as state directories keep it.
+    SecretKey, 32, redacted
+}
 
 impl DeviceKey {
     /// Checks `signature` over `context ‖ 0 ‖ message` with RFC 8032's strict rules.

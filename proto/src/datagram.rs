@@ -47,7 +47,7 @@ pub mod first_byte {
     pub const CONTROL: u8 = 0xf7;
     /// {type, version, 0 u16, nonce 16 B, cookie 20 B, proof 16 B, resumption ticket}
     pub const RESUME: u8 = 0xf8;
-    /// {type, version, 0 u16, nonce 16 B, sealed body}
+    /// {type, version, 0 u16, nonce 16 B, IV 12 B, sealed body}
     pub const RESUMED: u8 = 0xf9;
 }
 

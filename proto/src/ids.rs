@@ -81,7 +81,7 @@ impl Handle {
 
 /// One party at the relays: random, chosen by control, the same for the party's whole life.
 ///
-/// In JSON and on the command line: 16 lower-case hexadecimal digits.
+/// In JSON and on the command line 16 hexadecimal digits: written in lower case, read in either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SessionId(pub u64);

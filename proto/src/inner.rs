@@ -20,6 +20,8 @@ pub const IP_PROTOCOL: u8 = 253;
 pub const FRAGMENT_OVERHEAD: usize = IPV4_HEADER_LEN + HEADER_LEN + 4;
 const VERSION: u8 = 1;
 const IPV4_HEADER_LEN: usize = 20;
+/// Version 4, header length 5 × 4 bytes.
+const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
 const HEADER_LEN: usize = 4;
 /// Relays in one LEASES message: a party lists at most three, a change doubles them for a while.
 const LEASES_MAX: usize = 6;
@@ -124,7 +126,7 @@ impl<'a> Message<'a> {
         let body = self.body();
         let total = IPV4_HEADER_LEN + HEADER_LEN + body.len();
         let mut packet = Writer::with_capacity(total)
-            .bytes(&[0x45, 0])
+            .bytes(&[IPV4_WITHOUT_OPTIONS, 0])
             .u16(total as u16)
             .u32(0)
             .bytes(&[1, IP_PROTOCOL])
@@ -144,10 +146,12 @@ impl<'a> Message<'a> {
     /// Reads a packet that [`is_message`] told apart.
     ///
     /// # Errors
-    /// Another version, an unknown type, a length or a field that does not fit.
+    /// IPv4 options, another version, an unknown type, a length or a field that does not fit.
     pub fn decode(packet: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(packet, "inner message");
-        reader.take(IPV4_HEADER_LEN)?;
+        if reader.take(IPV4_HEADER_LEN)?[0] != IPV4_WITHOUT_OPTIONS {
+            return Err(Malformed("inner message header"));
+        }
         let [version, kind] = reader.array()?;
         let length = usize::from(reader.u16()?);
         let body = reader.rest().get(..length).ok_or(Malformed("inner message length"))?;
@@ -202,9 +206,10 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Whether a decrypted packet is a message rather than traffic for the NIC.
+/// Whether a packet is a message rather than a NIC's traffic. One with IPv4 options is a message
+/// too, which [`Message::decode`] refuses, so that protocol 253 never reaches a NIC.
 pub fn is_message(packet: &[u8]) -> bool {
-    packet.first() == Some(&0x45) && packet.get(9) == Some(&IP_PROTOCOL)
+    packet.first().is_some_and(|byte| byte >> 4 == 4) && packet.get(9) == Some(&IP_PROTOCOL)
 }
 
 /// RFC 1071, over an even number of bytes.

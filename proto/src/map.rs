@@ -135,3 +135,34 @@ pub(crate) mod certificate {
             .ok_or_else(|| de::Error::custom("expected a relay certificate in base64"))
     }
 }
+
+/// [`certificate`] where there may be none: null.
+pub mod optional_certificate {
+    use serde::{Deserialize, Deserializer, Serialize as _, Serializer};
+
+    use super::RelayCertificate;
+
+    /// For `#[serde(with)]`.
+    ///
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(
+        certificate: &Option<RelayCertificate>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        certificate.map(Wrapped).serialize(serializer)
+    }
+
+    /// For `#[serde(with)]`.
+    ///
+    /// # Errors
+    /// Not a certificate.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<RelayCertificate>, D::Error> {
+        Ok(Option::<Wrapped>::deserialize(deserializer)?.map(|wrapped| wrapped.0))
+    }
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Wrapped(#[serde(with = "super::certificate")] RelayCertificate);
+}

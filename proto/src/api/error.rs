@@ -36,7 +36,7 @@ pub enum ErrorCode {
     Conflict,
     /// 409: another member has the name.
     NameTaken,
-    /// 409: no free member number, or the relay pool is empty.
+    /// 409: no free member number.
     PartyFull,
     /// 409: no relay serves.
     NoRelay,

@@ -16,11 +16,17 @@ pub use party::{
     OpenInvite, OpenedInvite, PartyState, Promote, PublishEntry, RedeemInvite, RegisterDevice,
     Registered, Role, TicketGrant,
 };
-pub use relay::{Enrolled, Enrolment, EnrolmentToken, Heartbeat, RelayDown, RelayUp, Revocation};
+pub use relay::{
+    BadEnrolmentToken, Enrolled, Enrolment, EnrolmentToken, Heartbeat, RelayDown, RelayUp,
+    Revocation,
+};
 pub use stream::{Change, DeviceDown, DeviceUp};
 
 /// The name in control's TLS certificate, whatever host it is reached by.
 pub const TLS_NAME: &str = "control.lanrage";
+/// When control's certificates must hold, seconds since 1970 (2026-01-01): clients check them at
+/// this time, since their own clocks may be wrong and all trust is in the pinned root key.
+pub const TLS_VERIFICATION_TIME: u64 = 1_767_225_600;
 /// Label and length of the TLS exporter that a device signs to prove its key (RFC 9266).
 pub const CHANNEL_BINDING_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 /// See [`CHANNEL_BINDING_LABEL`].

@@ -52,8 +52,8 @@ pub enum Message {
 }
 
 impl Message {
-    /// Longest body: an address.
-    const BODY_LEN_MAX: usize = 32;
+    /// Longest body: a cookie; an address has 18 bytes.
+    const BODY_LEN_MAX: usize = Cookie::LEN;
 
     const fn kind(&self) -> u8 {
         match self {
@@ -66,7 +66,8 @@ impl Message {
         }
     }
 
-    /// REBIND is padded so that the challenge to an unproven address is not longer.
+    /// REBIND is padded so that the challenge to an unproven address is not longer; the padding is
+    /// not looked at.
     fn body(&self) -> Vec<u8> {
         let writer = Writer::with_capacity(Self::BODY_LEN_MAX);
         match self {

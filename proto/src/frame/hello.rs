@@ -33,7 +33,7 @@ impl Hello {
             .finish()
     }
 
-    /// The padding is not looked at: a later version may use it.
+    /// Byte 3 and the padding are not looked at: a later version may use them.
     ///
     /// # Errors
     /// Another length, an empty version range.

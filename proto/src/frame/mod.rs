@@ -33,7 +33,7 @@ pub struct Nonce(pub [u8; 16]);
 
 /// Proof that its holder receives at an address: made and checked by the relay alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cookie(pub [u8; Cookie::LEN]);
+pub struct Cookie(pub [u8; Self::LEN]);
 
 impl Cookie {
     /// Epoch u32 and a 16-byte MAC.

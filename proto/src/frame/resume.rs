@@ -13,7 +13,8 @@ use crate::wire::{Malformed, Reader, Writer};
 pub const TICKET_LEN_MAX: usize = 192;
 const HEADER_LEN: usize = 4 + 16;
 const PROOF_LEN: usize = 16;
-const SEAL_LEN: usize = 16;
+const IV_LEN: usize = 12;
+const SEAL_LEN: usize = IV_LEN + 16;
 
 /// Asks a restarted relay for the lease it had given (§5.4): no public-key work for either side.
 ///
@@ -86,8 +87,11 @@ fn proof(key: &[u8; 32], nonce: Nonce, cookie: Cookie, relay: RelayId) -> [u8; P
 /// The relay's answer to RESUME: a [`BindResult`] under a key that only this exchange has (§5.4).
 ///
 /// ```text
-/// | 0xF9 | version u8 | 0 u16 | nonce 16 B | ChaCha20-Poly1305(bind result) |
+/// | 0xF9 | version u8 | 0 u16 | nonce 16 B | IV 12 B | ChaCha20-Poly1305(bind result) |
 /// ```
+///
+/// The IV is a MAC of the result: a RESUME that arrives twice may be answered by two results, and
+/// the cipher still sees no nonce twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resumed<'a> {
     /// The RESUME's.
@@ -98,12 +102,15 @@ pub struct Resumed<'a> {
 impl<'a> Resumed<'a> {
     /// Seals the answer to `resume` under the resumption key.
     pub fn seal(resume: &Resume<'_>, key: &[u8; 32], result: &BindResult) -> Vec<u8> {
+        let result = result.encode();
+        let iv = answer_iv(key, resume.nonce, resume.cookie, &result);
         let sealed = answer_cipher(key, resume.nonce, resume.cookie)
-            .encrypt(&[0; 12].into(), result.encode().as_slice())
+            .encrypt(&iv.into(), result.as_slice())
             .expect("the result is far below the cipher's limit");
-        Writer::with_capacity(HEADER_LEN + sealed.len())
+        Writer::with_capacity(HEADER_LEN + IV_LEN + sealed.len())
             .bytes(&[first_byte::RESUMED, VERSION, 0, 0])
             .bytes(&resume.nonce.0)
+            .bytes(&iv)
             .bytes(&sealed)
             .finish()
     }
@@ -128,16 +135,23 @@ impl<'a> Resumed<'a> {
     /// # Errors
     /// Not sealed by the relay that was asked, or malformed inside.
     pub fn open(&self, key: &[u8; 32], cookie: Cookie) -> Result<BindResult, Malformed> {
+        let (iv, sealed) =
+            self.sealed.split_first_chunk::<IV_LEN>().ok_or(Malformed("resumed length"))?;
         let result = answer_cipher(key, self.nonce, cookie)
-            .decrypt(&[0; 12].into(), self.sealed)
+            .decrypt(iv.into(), sealed)
             .map(Zeroizing::new)
             .map_err(|_| Malformed("resumed seal"))?;
         BindResult::decode(&result)
     }
 }
 
-/// The key of one exchange: a relay that crashes again has new cookies, so no nonce repeats.
+/// The key of one exchange: nonce and cookie are its own.
 fn answer_cipher(key: &[u8; 32], nonce: Nonce, cookie: Cookie) -> ChaCha20Poly1305 {
-    let key = mac32(key, &[b"lanrage resumed", &nonce.0, &cookie.0]);
-    ChaCha20Poly1305::new(&key.into())
+    let key = Zeroizing::new(mac32(key, &[b"lanrage resumed", &nonce.0, &cookie.0]));
+    ChaCha20Poly1305::new((&*key).into())
+}
+
+fn answer_iv(key: &[u8; 32], nonce: Nonce, cookie: Cookie, result: &[u8]) -> [u8; IV_LEN] {
+    let mac = mac16(key, &[b"lanrage resumed iv", &nonce.0, &cookie.0, result]);
+    *mac.first_chunk().expect("a MAC is longer than an IV")
 }

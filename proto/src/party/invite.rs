@@ -19,7 +19,7 @@ const NONCE_LEN: usize = 24;
 const CHECKSUM_LEN: usize = 4;
 const FRAGMENT_LEN: usize = 1 + 32 + 32 + CHECKSUM_LEN;
 /// The port of control when an invite names none.
-const DEFAULT_PORT: u16 = 443;
+pub(super) const DEFAULT_PORT: u16 = 443;
 
 /// The random key of one invite: opens the party's secret as long as control keeps it.
 #[derive(Clone, PartialEq, Eq)]
@@ -156,18 +156,19 @@ impl FromStr for Invite {
 }
 
 /// Tells a typing error from a spent invite without asking control.
-fn checksum(content: &[u8]) -> [u8; CHECKSUM_LEN] {
+pub(super) fn checksum(content: &[u8]) -> [u8; CHECKSUM_LEN] {
     let digest = Sha256::digest(content);
     digest[..CHECKSUM_LEN].try_into().expect("a digest is longer than a checksum")
 }
 
 /// Host and port of `host`, `host:port`, `[v6]` or `[v6]:port`.
-fn split_authority(authority: &str) -> Option<(String, u16)> {
+pub(super) fn split_authority(authority: &str) -> Option<(String, u16)> {
     let bracket = authority.rfind(']').map_or(0, |at| at + 1);
     let (host, port) = match authority[bracket..].rfind(':') {
         Some(colon) => {
             let (host, port) = authority.split_at(bracket + colon);
-            (host, port[1..].parse().ok().filter(|port| *port != 0)?)
+            let digits = port[1..].bytes().all(|b| b.is_ascii_digit());
+            (host, port[1..].parse().ok().filter(|port| digits && *port != 0)?)
         }
         None => (authority, DEFAULT_PORT),
     };

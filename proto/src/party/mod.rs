@@ -3,10 +3,12 @@
 mod directory;
 mod epoch;
 mod invite;
+mod server;
 
 pub use directory::{Entry, EntryBody, NAME_LEN_MAX, valid_name};
 pub use epoch::{EpochCopy, SealError};
 pub use invite::{BadInvite, Invite, InviteKey, SealedSecret};
+pub use server::{BadServerAddress, ServerAddress, parse_authority};
 
 use hkdf::Hkdf;
 use sha2::Sha256;
