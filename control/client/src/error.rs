@@ -1,0 +1,66 @@
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use lanrage_proto::api::ApiError;
+
+/// Why control gave no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No TCP connection: the name does not resolve, or every address failed.
+    #[error("cannot reach control at {endpoint} ({tried}): check the network, or try again later")]
+    Unreachable {
+        /// `host:port`.
+        endpoint: String,
+        /// What was tried.
+        tried: Tried,
+    },
+    /// Something answers there, but it does not have the pinned root key.
+    #[error("{endpoint} is not the server the invite names (its root key is another one)")]
+    OtherRoot {
+        /// `host:port`.
+        endpoint: String,
+    },
+    /// The TLS handshake failed for another reason.
+    #[error("no TLS connection to control at {endpoint}: {reason}")]
+    Tls {
+        /// `host:port`.
+        endpoint: String,
+        /// By rustls or the kernel.
+        reason: io::Error,
+    },
+    /// Control refused; its message says why and what to do.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The answer is not what the protocol says.
+    #[error("control's answer cannot be read ({0}): update LANrage")]
+    BadAnswer(String),
+    /// An established connection ended.
+    #[error("the connection to control broke ({0}): try again")]
+    Broken(String),
+    /// The caller's deadline passed, or a stream was silent for 30 s.
+    #[error("control did not answer in time")]
+    TimedOut,
+}
+
+/// The addresses that were tried and how each failed.
+#[derive(Debug, Default)]
+pub struct Tried {
+    /// Set when the name did not resolve.
+    pub name: Option<io::Error>,
+    /// One entry per failed attempt.
+    pub addresses: Vec<(SocketAddr, io::Error)>,
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(error) = &self.name {
+            return write!(f, "the name does not resolve: {error}");
+        }
+        for (index, (address, error)) in self.addresses.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{address}: {error}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::response::Response;
+use lanrage_proto::RelayId;
+use lanrage_proto::api::{ErrorCode, RelayDown, RelayUp};
+use lanrage_proto::signed::RelayCertificate;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Api;
+use super::extract::Connection;
+use super::stream::{End, Stream, bounded};
+use crate::domain::refuse;
+use crate::service::Service;
+
+const TICK_PERIOD: Duration = Duration::from_secs(5);
+
+pub(super) async fn open(
+    State(api): State<Api>,
+    connection: Connection,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    bounded(upgrade).on_upgrade(async move |socket| {
+        let mut stream = Stream::new(socket);
+        let Err(end) = serve(&api, &connection, &mut stream).await;
+        stream.end(end).await;
+    })
+}
+
+async fn serve(
+    api: &Api,
+    connection: &Connection,
+    stream: &mut Stream,
+) -> Result<std::convert::Infallible, End> {
+    let RelayUp::Prove { relay, proof, ipv4, ipv6, cursor } = stream.first().await? else {
+        return Err(refuse(ErrorCode::BadProof, "the first message is the proof").into());
+    };
+    let service = &api.service;
+    service.prove_relay(relay, &proof, &connection.channel_binding, (ipv4, ipv6)).await?;
+    service.fleet.connected(relay, service.clock.uptime_s());
+    tracing::info!(relay = relay.0, "a relay connected");
+    let gauge = metrics::gauge!("lanrage_control_streams", "kind" => "relay");
+    gauge.increment(1);
+    let Err(end) = follow(api, relay, stream, cursor).await;
+    gauge.decrement(1);
+    tracing::info!(relay = relay.0, "a relay's stream ended");
+    Err(end)
+}
+
+async fn follow(
+    api: &Api,
+    relay: RelayId,
+    stream: &mut Stream,
+    cursor: u64,
+) -> Result<std::convert::Infallible, End> {
+    let service = &api.service;
+    let (mut stopping, mut maps) = (api.stopping.clone(), service.map.subscribe());
+    let mut revoked = service.revoked.subscribe();
+    let mut ticks = interval(TICK_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+
+    let mut certificate = None;
+    send_certificate(service, relay, stream, &mut certificate).await?;
+    send_map(&mut maps, stream).await?;
+    let mut cursor = catch_up(service, stream, cursor).await?;
+    loop {
+        tokio::select! {
+            biased;
+            () = stopping.begun() => return Err(End::Over),
+            Ok(()) = revoked.changed() => cursor = send_revocations(service, stream, cursor).await?,
+            Ok(()) = maps.changed() => {
+                send_certificate(service, relay, stream, &mut certificate).await?;
+                send_map(&mut maps, stream).await?;
+            }
+            _ = ticks.tick() => stream.send(&RelayDown::Tick { now: service.clock.now() }).await?,
+            message = stream.receive() => match message? {
+                RelayUp::Heartbeat(heartbeat) => {
+                    service.fleet.heartbeat(relay, &heartbeat, service.clock.uptime_s());
+                }
+                RelayUp::Prove { .. } => {
+                    return Err(refuse(ErrorCode::BadRequest, "the relay is proven").into());
+                }
+            },
+        }
+    }
+}
+
+/// Sends the relay's certificate when it is another than the last one sent; a relay that was
+/// removed from the pool is told so.
+async fn send_certificate(
+    service: &Service,
+    relay: RelayId,
+    stream: &mut Stream,
+    sent: &mut Option<RelayCertificate>,
+) -> Result<(), End> {
+    let certificate = service.certificate(relay).await?;
+    if *sent != Some(certificate) {
+        stream.send(&RelayDown::Certificate { certificate }).await?;
+        *sent = Some(certificate);
+    }
+    Ok(())
+}
+
+async fn send_map(
+    maps: &mut tokio::sync::watch::Receiver<std::sync::Arc<lanrage_proto::map::SignedMap>>,
+    stream: &mut Stream,
+) -> Result<(), End> {
+    let map = (**maps.borrow_and_update()).clone();
+    stream.send(&RelayDown::Map { map }).await
+}
+
+/// Sends a snapshot to a relay that has nothing, or that is ahead of a database restored from a
+/// backup; to others what they lack. Revocations that no longer matter are in neither.
+async fn catch_up(service: &Service, stream: &mut Stream, cursor: u64) -> Result<u64, End> {
+    let (last, revocations) = service.revocations(0).await?;
+    if (1..=last).contains(&cursor) {
+        return send_revocations(service, stream, cursor).await;
+    }
+    let revocations = revocations.into_iter().map(|(_, revocation)| revocation).collect();
+    stream.send(&RelayDown::Snapshot { cursor: last, revocations }).await?;
+    Ok(last)
+}
+
+async fn send_revocations(
+    service: &Service,
+    stream: &mut Stream,
+    mut cursor: u64,
+) -> Result<u64, End> {
+    let (_, revocations) = service.revocations(cursor).await?;
+    for (at, revocation) in revocations {
+        stream.send(&RelayDown::Revoke { cursor: at, revocation }).await?;
+        cursor = at;
+    }
+    Ok(cursor)
+}

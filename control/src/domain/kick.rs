@@ -1,0 +1,77 @@
+use std::collections::BTreeMap;
+
+use lanrage_proto::api::{EntryMac, ErrorCode, Kick};
+use lanrage_proto::{Generation, Mac, Member};
+
+use super::limits::SEALED_COPY_LEN;
+use super::role::may_kick;
+use super::{MemberRow, Party, Refusal, refuse};
+
+/// A kick that may be carried out.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    /// Who goes.
+    pub(crate) target: &'a MemberRow,
+    /// The lowest generation of its number that still holds.
+    pub(crate) generation: Generation,
+    /// The remaining entries' MACs under the new secret.
+    pub(crate) macs: BTreeMap<Member, Mac>,
+}
+
+/// Checks that a kick is allowed, of today and whole: a copy for every remaining member with an
+/// entry but the kicker, a MAC for every remaining entry, and nothing else.
+///
+/// # Errors
+/// [`ErrorCode::NotFound`], [`ErrorCode::Forbidden`], [`ErrorCode::Conflict`],
+/// [`ErrorCode::BadRequest`].
+pub(crate) fn plan<'a>(
+    party: &'a Party,
+    kicker: &MemberRow,
+    kick: &Kick,
+) -> Result<Plan<'a>, Refusal> {
+    let moved_on = |what| refuse(ErrorCode::Conflict, format!("{what}: read it again and retry"));
+    let target = party
+        .member(kick.member)
+        .ok_or_else(|| refuse(ErrorCode::NotFound, "the party has no such member"))?;
+    may_kick(kicker, target)?;
+    if target.generation != kick.generation {
+        return Err(moved_on("the number has gone to another device"));
+    }
+    if kick.epoch != party.epoch.next() {
+        return Err(moved_on("the party has another epoch"));
+    }
+
+    let remaining = || party.members().filter(|row| row.member != target.member);
+    let with_entry = || remaining().filter(|row| row.entry.is_some());
+
+    let well_made = kick.copies.iter().all(|copy| {
+        copy.epoch == kick.epoch
+            && copy.from == kicker.member
+            && copy.from_key == kicker.tunnel
+            && copy.sealed.0.len() == SEALED_COPY_LEN
+    });
+    if !well_made {
+        return Err(refuse(
+            ErrorCode::BadRequest,
+            "a copy of the new secret is not of this kick, this kicker and the right length",
+        ));
+    }
+    let mut receivers: Vec<Member> = kick.copies.iter().map(|copy| copy.to).collect();
+    receivers.sort_unstable();
+    let expected = with_entry().map(|row| row.member).filter(|to| *to != kicker.member);
+    if !expected.eq(receivers) {
+        return Err(moved_on("the copies are not exactly for the remaining members"));
+    }
+
+    let mut macs: Vec<&EntryMac> = kick.macs.iter().collect();
+    macs.sort_unstable_by_key(|mac| mac.member);
+    let vouched = macs.iter().map(|mac| (mac.member, mac.generation));
+    if !with_entry().map(|row| (row.member, row.generation)).eq(vouched) {
+        return Err(moved_on("the MACs are not exactly for the remaining entries"));
+    }
+    Ok(Plan {
+        target,
+        generation: Generation(target.generation.0 + 1),
+        macs: macs.iter().map(|mac| (mac.member, mac.mac)).collect(),
+    })
+}

@@ -1,0 +1,259 @@
+//! What the devices' streams send: a bounded feed of changes per device, in the order of the
+//! store's commits. A feed outlives its stream for a while, so that a device can resume.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use lanrage_proto::DeviceKey;
+use lanrage_proto::api::Change;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::Notify;
+
+use crate::random::random_bytes;
+
+/// Changes a stream may be behind before it gets a snapshot instead.
+const FEED_LEN_MAX: usize = 64;
+/// Bytes a feed may hold.
+const FEED_BYTES_MAX: usize = 512 << 10;
+/// A device whose stream is lost for less than this stays online to others.
+const OFFLINE_DELAY_S: u64 = 3;
+/// A feed without a stream is dropped after this; the device gets a snapshot then.
+const FEED_KEPT_S: u64 = 300;
+
+/// All feeds.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    feeds: DashMap<DeviceKey, Feed>,
+    /// The first cursor of every feed: random, so that a cursor from another run of the service
+    /// is told apart.
+    origin: u64,
+}
+
+/// A change in JSON, encoded once for all its readers.
+pub(crate) type Encoded = Arc<RawValue>;
+
+/// Names one stream of a device: a newer one replaces it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamId(u64);
+
+#[derive(Debug)]
+struct Feed {
+    cursor: u64,
+    /// The newest changes, the last of which has `cursor`.
+    changes: VecDeque<Encoded>,
+    bytes: usize,
+    wake: Arc<Notify>,
+    stream: Option<StreamId>,
+    /// What others have been told.
+    online: bool,
+    idle_since: u64,
+}
+
+/// What a stream does next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Send these; the first has the cursor after the one that was asked for.
+    Changes(Vec<Encoded>),
+    /// Wait.
+    UpToDate,
+    /// The feed no longer has what follows: send a snapshot.
+    Lost,
+    /// The device has a newer stream: end.
+    Replaced,
+}
+
+/// A stream's hold on its feed.
+#[derive(Clone, Debug)]
+pub(crate) struct Attached {
+    pub(crate) stream: StreamId,
+    pub(crate) wake: Arc<Notify>,
+    /// Others have not yet been told that the device is online.
+    pub(crate) came_online: bool,
+}
+
+/// Encodes a change for [`Hub::publish`].
+pub(crate) fn encode(change: &Change) -> Encoded {
+    to_raw_value(change).expect("changes have string keys only").into()
+}
+
+impl Hub {
+    pub(crate) fn new() -> Self {
+        let origin = u64::from(u32::from_be_bytes(random_bytes()) >> 1) << 32;
+        Self { feeds: DashMap::new(), origin }
+    }
+
+    /// Adds a change to a device's feed, if it has one.
+    pub(crate) fn publish(&self, device: &DeviceKey, change: &Encoded) {
+        if let Some(mut feed) = self.feeds.get_mut(device) {
+            feed.push(change);
+        }
+    }
+
+    /// Adds a change to all feeds.
+    pub(crate) fn publish_all(&self, change: &Encoded) {
+        self.feeds.iter_mut().for_each(|mut feed| feed.push(change));
+    }
+
+    /// Whether a change for this device would be kept.
+    pub(crate) fn has_feed(&self, device: &DeviceKey) -> bool {
+        self.feeds.contains_key(device)
+    }
+
+    /// Whether others see the device as online.
+    pub(crate) fn is_online(&self, device: &DeviceKey) -> bool {
+        self.feeds.get(device).is_some_and(|feed| feed.online)
+    }
+
+    /// Makes a stream the device's only one.
+    pub(crate) fn attach(&self, device: &DeviceKey) -> Attached {
+        let stream = StreamId(u64::from_be_bytes(random_bytes()));
+        let mut feed = self.feeds.entry(*device).or_insert_with(|| Feed {
+            cursor: self.origin,
+            changes: VecDeque::new(),
+            bytes: 0,
+            wake: Arc::default(),
+            stream: None,
+            online: false,
+            idle_since: 0,
+        });
+        feed.stream = Some(stream);
+        feed.wake.notify_waiters();
+        let came_online = !std::mem::replace(&mut feed.online, true);
+        Attached { stream, wake: Arc::clone(&feed.wake), came_online }
+    }
+
+    /// Ends a stream's hold, if it still has it.
+    pub(crate) fn detach(&self, device: &DeviceKey, stream: StreamId, uptime_s: u64) {
+        if let Some(mut feed) = self.feeds.get_mut(device)
+            && feed.stream == Some(stream)
+        {
+            feed.stream = None;
+            feed.idle_since = uptime_s;
+        }
+    }
+
+    /// The cursor of the newest change.
+    pub(crate) fn cursor(&self, device: &DeviceKey) -> u64 {
+        self.feeds.get(device).map_or(self.origin, |feed| feed.cursor)
+    }
+
+    /// What the stream sends after `cursor`.
+    pub(crate) fn next(&self, device: &DeviceKey, stream: StreamId, cursor: u64) -> Next {
+        let Some(feed) = self.feeds.get(device) else { return Next::Replaced };
+        if feed.stream != Some(stream) {
+            return Next::Replaced;
+        }
+        let behind = feed.cursor.checked_sub(cursor).and_then(|behind| behind.try_into().ok());
+        match behind {
+            Some(0) => Next::UpToDate,
+            Some(behind) if behind <= feed.changes.len() => {
+                let skip = feed.changes.len() - behind;
+                Next::Changes(feed.changes.iter().skip(skip).cloned().collect())
+            }
+            _ => Next::Lost,
+        }
+    }
+
+    /// Devices that have streams.
+    pub(crate) fn connected(&self) -> Vec<DeviceKey> {
+        let connected = self.feeds.iter().filter(|feed| feed.stream.is_some());
+        connected.map(|feed| *feed.key()).collect()
+    }
+
+    /// Turns devices without a stream to offline and gives them, so that others are told; drops
+    /// feeds that nobody has resumed.
+    pub(crate) fn sweep(&self, uptime_s: u64) -> Vec<DeviceKey> {
+        let idle = |feed: &Feed, for_s| {
+            feed.stream.is_none() && feed.idle_since.saturating_add(for_s) <= uptime_s
+        };
+        self.feeds.retain(|_, feed| feed.online || !idle(feed, FEED_KEPT_S));
+        let mut offline = Vec::new();
+        for mut feed in self.feeds.iter_mut() {
+            if feed.online && idle(&feed, OFFLINE_DELAY_S) {
+                feed.online = false;
+                offline.push(*feed.key());
+            }
+        }
+        offline
+    }
+}
+
+impl Feed {
+    fn push(&mut self, change: &Encoded) {
+        self.cursor += 1;
+        self.bytes += change.get().len();
+        self.changes.push_back(Arc::clone(change));
+        while self.changes.len() > FEED_LEN_MAX || self.bytes > FEED_BYTES_MAX {
+            let Some(oldest) = self.changes.pop_front() else { break };
+            self.bytes -= oldest.get().len();
+        }
+        self.wake.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lanrage_proto::SessionId;
+
+    use super::*;
+
+    const DEVICE: DeviceKey = DeviceKey([1; 32]);
+
+    fn change() -> Encoded {
+        encode(&Change::Relays { session: SessionId(1), relays: Vec::new() })
+    }
+
+    #[test]
+    fn a_feed_resumes_from_what_it_still_has_and_no_further() {
+        let hub = Hub::new();
+        hub.publish(&DEVICE, &change());
+        let attached = hub.attach(&DEVICE);
+        let begin = hub.cursor(&DEVICE);
+        assert!(matches!(hub.next(&DEVICE, attached.stream, begin), Next::UpToDate));
+        for _ in 0..FEED_LEN_MAX {
+            hub.publish(&DEVICE, &change());
+        }
+        let next = hub.next(&DEVICE, attached.stream, begin);
+        assert!(matches!(next, Next::Changes(changes) if changes.len() == FEED_LEN_MAX));
+        let next = hub.next(&DEVICE, attached.stream, begin + 60);
+        assert!(matches!(next, Next::Changes(changes) if changes.len() == FEED_LEN_MAX - 60));
+        hub.publish(&DEVICE, &change());
+        assert!(matches!(hub.next(&DEVICE, attached.stream, begin), Next::Lost));
+        let ahead = hub.cursor(&DEVICE) + 1;
+        assert!(matches!(hub.next(&DEVICE, attached.stream, ahead), Next::Lost));
+    }
+
+    #[test]
+    fn big_changes_bound_a_feed_by_bytes() {
+        let hub = Hub::new();
+        let attached = hub.attach(&DEVICE);
+        let begin = hub.cursor(&DEVICE);
+        let relays = vec![lanrage_proto::RelayId(60_000); FEED_BYTES_MAX / 16];
+        let big = encode(&Change::Relays { session: SessionId(1), relays });
+        for _ in 0..3 {
+            hub.publish(&DEVICE, &big);
+        }
+        assert!(matches!(hub.next(&DEVICE, attached.stream, begin), Next::Lost));
+        assert!(hub.feeds.get(&DEVICE).unwrap().bytes <= FEED_BYTES_MAX);
+    }
+
+    #[test]
+    fn the_newest_stream_wins_and_going_offline_is_debounced() {
+        let hub = Hub::new();
+        let first = hub.attach(&DEVICE);
+        assert!(first.came_online);
+        let second = hub.attach(&DEVICE);
+        assert!(!second.came_online);
+        assert!(matches!(hub.next(&DEVICE, first.stream, 0), Next::Replaced));
+        hub.detach(&DEVICE, first.stream, 10);
+        assert_eq!(hub.sweep(100), [], "the second still holds it");
+        hub.detach(&DEVICE, second.stream, 100);
+        assert_eq!(hub.sweep(100 + OFFLINE_DELAY_S - 1), []);
+        assert_eq!(hub.sweep(100 + OFFLINE_DELAY_S), [DEVICE]);
+        assert_eq!(hub.sweep(101 + OFFLINE_DELAY_S), [], "told once");
+        assert!(hub.has_feed(&DEVICE));
+        hub.sweep(100 + FEED_KEPT_S);
+        assert!(!hub.has_feed(&DEVICE));
+    }
+}

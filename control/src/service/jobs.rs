@@ -1,0 +1,164 @@
+use std::collections::HashMap;
+
+use lanrage_proto::api::{Change, Role};
+use lanrage_proto::{DeviceKey, RelayId, SessionId};
+
+use super::Service;
+use super::party::make_owner;
+use crate::domain::limits::{COPIES_KEPT_S, DEVICE_FORGOTTEN_S, OWNER_GONE_S, TOMBSTONE_S};
+use crate::domain::relays::{Health, revise};
+use crate::domain::{MemberRow, role};
+use crate::store::{StoreError, devices, invites, kicks, parties, pool, relays};
+
+/// How often what has no hurry is done.
+const SLOW_PERIOD_S: u64 = 60;
+/// Parties whose relay lists change in one transaction.
+const LISTS_AT_ONCE: u32 = 256;
+
+/// What the jobs have already seen.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pool_version: u64,
+    health: Vec<(RelayId, Health)>,
+    slow_done_s: Option<u64>,
+}
+
+impl Service {
+    /// Does what time makes due; called every second.
+    pub(crate) async fn run_jobs(&self) -> Result<(), StoreError> {
+        let mut progress = self.jobs.lock().await;
+        self.tell_offline().await?;
+
+        let version = pool::load(&mut *self.store.read().await?).await?.version;
+        if version != progress.pool_version {
+            self.refresh_pool().await?;
+            progress.pool_version = version;
+        }
+
+        let standings = self.fleet.standings(self.clock.uptime_s());
+        let health: Vec<_> = standings.iter().map(|s| (s.relay, s.health)).collect();
+        if health != progress.health {
+            self.revise_relay_lists().await?;
+            progress.health = health;
+        }
+
+        let uptime_s = self.clock.uptime_s();
+        if progress.slow_done_s.is_none_or(|done| uptime_s >= done + SLOW_PERIOD_S) {
+            self.refresh_pool().await?;
+            self.note_seen(&self.hub.connected()).await?;
+            self.replace_gone_owners().await?;
+            self.expire().await?;
+            progress.slow_done_s = Some(uptime_s);
+        }
+        Ok(())
+    }
+
+    /// Tells the others that a device has come online.
+    pub(crate) async fn tell_online(&self, device: &DeviceKey) -> Result<(), StoreError> {
+        let _order = self.store.order().await;
+        self.tell_presence(device).await
+    }
+
+    async fn tell_offline(&self) -> Result<(), StoreError> {
+        let offline = self.hub.sweep(self.clock.uptime_s());
+        if offline.is_empty() {
+            return Ok(());
+        }
+        self.note_seen(&offline).await?;
+        let _order = self.store.order().await;
+        for device in offline {
+            self.tell_presence(&device).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a device's records to its parties; writers are held off meanwhile.
+    async fn tell_presence(&self, device: &DeviceKey) -> Result<(), StoreError> {
+        let mut view = self.store.read().await?;
+        for session in parties::of_device(&mut view, device).await? {
+            let Some(party) = parties::load(&mut view, session).await? else { continue };
+            let Some(me) = party.member_of(device) else { continue };
+            self.tell_member(&party, Some(device), me);
+        }
+        Ok(())
+    }
+
+    /// Gives parties other relays for those that are gone, and more when they have too few.
+    async fn revise_relay_lists(&self) -> Result<(), StoreError> {
+        let standings = self.fleet.standings(self.clock.uptime_s());
+        let stays = |relay: &RelayId| {
+            standings.iter().any(|s| s.relay == *relay && s.health != Health::Gone)
+        };
+        let wanted = self.settings.party_relays;
+        let mut used = parties::relays_in_use(&mut *self.store.read().await?).await?;
+        used.retain(|relay| !stays(relay));
+        let mut after: Option<SessionId> = None;
+        loop {
+            let mut write = self.store.write().await?;
+            let sessions =
+                parties::with_relay_trouble(write.db(), after, wanted, &used, LISTS_AT_ONCE)
+                    .await?;
+            after = sessions.last().copied();
+            let mut changed = Vec::new();
+            for session in sessions {
+                let Some(party) = parties::load(write.db(), session).await? else { continue };
+                let relays = revise(&party.relays, &standings, wanted);
+                if relays != party.relays {
+                    parties::set_relays(write.db(), session, &relays).await?;
+                    changed.push((party, relays));
+                }
+            }
+            let _committed = write.commit().await?;
+            for (party, relays) in changed {
+                self.tell(&party, None, &Change::Relays { session: party.session, relays });
+            }
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A party whose owner had no stream for 30 days gets another.
+    async fn replace_gone_owners(&self) -> Result<(), StoreError> {
+        let gone_since = self.clock.now().saturating_sub(OWNER_GONE_S);
+        let orphaned = parties::with_owner_gone(&mut *self.store.read().await?, gone_since).await?;
+        for session in orphaned {
+            let mut write = self.store.write().await?;
+            let Some(party) = parties::load(write.db(), session).await? else { continue };
+            let mut seen = HashMap::new();
+            for row in party.members() {
+                seen.insert(row.device, devices::last_seen(write.db(), &row.device).await?);
+            }
+            let present = |device: &DeviceKey| {
+                self.hub.is_online(device) || seen.get(device).is_some_and(|at| *at >= gone_since)
+            };
+            let Some(owner) = party.members().find(|row| row.role == Role::Owner) else { continue };
+            let successor = role::successor(&party, owner.member, present);
+            let worthy = successor.and_then(|member| party.member(member));
+            if present(&owner.device) || worthy.is_none_or(|row| !present(&row.device)) {
+                continue;
+            }
+            let successor = worthy.expect("just seen").member;
+            let old = MemberRow { role: Role::Member, ..owner.clone() };
+            parties::put_member(write.db(), session, &old).await?;
+            let new = make_owner(&mut write, &party, successor).await?;
+            let _committed = write.commit().await?;
+            self.tell_member(&party, None, &old);
+            self.tell_member(&party, None, &new);
+            tracing::info!(%session, member = new.member.number(), "ownership passed on");
+        }
+        Ok(())
+    }
+
+    /// Deletes what has had its time.
+    async fn expire(&self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let mut write = self.store.write().await?;
+        invites::expire(write.db(), now, now.saturating_sub(TOMBSTONE_S)).await?;
+        kicks::expire(write.db(), now, now.saturating_sub(COPIES_KEPT_S)).await?;
+        relays::expire_tokens(write.db(), now).await?;
+        devices::forget(write.db(), now.saturating_sub(DEVICE_FORGOTTEN_S)).await?;
+        write.commit().await?;
+        Ok(())
+    }
+}

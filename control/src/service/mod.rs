@@ -1,0 +1,159 @@
+//! What the service does: each operation reads, lets `domain` decide, writes, and publishes.
+
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use ed25519_dalek::SigningKey;
+use lanrage_proto::api::{Change, ErrorCode};
+use lanrage_proto::map::SignedMap;
+use lanrage_proto::{DeviceKey, RelayId, SessionId};
+use sqlx::SqliteConnection;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::domain::keys::{self, SigningKeyRow};
+use crate::domain::{MemberRow, Party, Refusal, refuse};
+use crate::fleet::Fleet;
+use crate::hub::{Hub, encode};
+use crate::limiter::{Limiter, Purpose, prefix};
+use crate::store::{Store, StoreError, parties};
+
+/// Registers devices and knows their tokens.
+mod devices;
+pub(crate) use devices::{token_hash, unauthorized};
+/// Makes, opens and redeems invites.
+mod invites;
+/// What happens by itself as time passes.
+mod jobs;
+/// Puts members out.
+mod kick;
+/// Makes parties; entries, roles, leaving.
+mod party;
+/// Enrols relays and keeps the signed map.
+mod pool;
+/// Signs tickets; what a device sees of its parties.
+mod views;
+
+/// What an operator can set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) ticket_lifetime_s: u64,
+    /// How many relays a party gets.
+    pub(crate) party_relays: usize,
+    /// See [`Limiter::new`].
+    pub(crate) requests_per_minute: u32,
+}
+
+/// The service behind the API.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) store: Store,
+    pub(crate) hub: Hub,
+    pub(crate) fleet: Fleet,
+    pub(crate) clock: Clock,
+    limiter: Limiter,
+    settings: Settings,
+    root: SigningKey,
+    signing_keys: RwLock<Vec<SigningKeyRow>>,
+    /// The newest signed map.
+    pub(crate) map: watch::Sender<Arc<SignedMap>>,
+    /// The cursor of the newest revocation.
+    pub(crate) revoked: watch::Sender<u64>,
+    jobs: tokio::sync::Mutex<jobs::Progress>,
+}
+
+impl Service {
+    /// Takes the database into service: there is a signing key and a signed map afterwards.
+    pub(crate) async fn start(
+        store: Store,
+        root: SigningKey,
+        settings: Settings,
+        clock: Clock,
+    ) -> Result<Arc<Self>, StoreError> {
+        let (signing_keys, map, revoked) = pool::take_over(&store, &root, clock.now()).await?;
+        let fleet = Fleet::default();
+        let mut view = store.read().await?;
+        let relays = crate::store::relays::list(&mut view).await?;
+        fleet.enrolled(&relays.iter().map(|relay| relay.id).collect::<Vec<RelayId>>(), true);
+        Ok(Arc::new(Self {
+            store,
+            hub: Hub::new(),
+            fleet,
+            clock,
+            limiter: Limiter::new(settings.requests_per_minute),
+            settings,
+            root,
+            signing_keys: RwLock::new(signing_keys),
+            map: watch::Sender::new(Arc::new(map)),
+            revoked: watch::Sender::new(revoked),
+            jobs: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn check_store(&self) -> Result<(), StoreError> {
+        self.store.view().await.map(drop)
+    }
+
+    /// The key that signs now.
+    fn signer(&self, now: u64) -> SigningKeyRow {
+        let all = self.signing_keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys::current(&all, now)
+            .expect("the service starts with a key and never drops the last")
+            .clone()
+    }
+
+    /// Counts a request from a network.
+    pub(crate) fn limit_prefix(&self, purpose: Purpose, peer: IpAddr) -> Result<(), Refusal> {
+        self.limit(purpose, prefix(peer))
+    }
+
+    /// Counts a request of a device.
+    pub(crate) fn limit_device(&self, device: &DeviceKey) -> Result<(), Refusal> {
+        self.limit(Purpose::InviteByDevice, device)
+    }
+
+    fn limit(&self, purpose: Purpose, key: impl std::hash::Hash) -> Result<(), Refusal> {
+        if self.limiter.allows(purpose, key, self.clock.uptime_s()) {
+            return Ok(());
+        }
+        metrics::counter!("lanrage_control_rate_limited_total").increment(1);
+        Err(refuse(ErrorCode::RateLimited, "too many requests from one place: wait a minute"))
+    }
+
+    /// Tells all members of a party, but one, of a change that looks the same to all.
+    fn tell(&self, party: &Party, except: Option<&DeviceKey>, change: &Change) {
+        let encoded = encode(change);
+        let others = party.members().filter(|row| Some(&row.device) != except);
+        others.for_each(|row| self.hub.publish(&row.device, &encoded));
+    }
+
+    /// Tells all members but one of a member's new record.
+    fn tell_member(&self, party: &Party, except: Option<&DeviceKey>, row: &MemberRow) {
+        let member = row.record(self.hub.is_online(&row.device));
+        self.tell(party, except, &Change::Member { session: party.session, member });
+    }
+}
+
+/// A party and the caller's place in it.
+async fn party_of(
+    db: &mut SqliteConnection,
+    session: SessionId,
+    device: &DeviceKey,
+) -> Result<(Party, MemberRow), Refusal> {
+    let party = parties::load(db, session).await?;
+    let found = party.and_then(|party| {
+        let me = party.member_of(device).cloned()?;
+        Some((party, me))
+    });
+    found.ok_or_else(|| refuse(ErrorCode::NotFound, "you are in no such party"))
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the store failed");
+        metrics::counter!("lanrage_control_store_errors_total").increment(1);
+        refuse(ErrorCode::Internal, "the server failed: try again; its log says why")
+    }
+}

@@ -1,0 +1,175 @@
+//! The state directory: root key, database, lock.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::SigningKey;
+use lanrage_proto::bytes::{decode_base64, encode_base64};
+use lanrage_proto::map::root_hash;
+use lanrage_proto::{DeviceKey, RootHash};
+use rustix::fs::{FlockOperation, flock};
+use zeroize::Zeroizing;
+
+use crate::failure::Failure;
+use crate::random::random_bytes;
+use crate::store::{Missing, Store};
+
+const ROOT_FILE: &str = "root.key";
+const ROOT_PREFIX: &str = "lanrage-root-1.";
+const DATABASE_FILE: &str = "control.db";
+const LOCK_FILE: &str = "lock";
+
+/// An initialised state directory.
+#[derive(Debug)]
+pub struct StateDir {
+    dir: PathBuf,
+    root: SigningKey,
+}
+
+/// Keeps other processes from serving from the directory, until dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl StateDir {
+    /// Whether the directory holds what [`StateDir::create`] makes.
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(ROOT_FILE).exists() || dir.join(DATABASE_FILE).exists()
+    }
+
+    /// Makes directory, root key and database.
+    ///
+    /// # Errors
+    /// [`Failure::State`]: not permitted, or in use.
+    pub async fn create(dir: &Path) -> Result<Self, Failure> {
+        let failed = |error| failure(dir, "cannot be made", error);
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(failed)?;
+        let _lock = Lock::take(dir)?;
+        let database = dir.join(DATABASE_FILE);
+        // SQLite makes its other files with the database's permissions.
+        new_file(&database).map_err(|error| failure(&database, "cannot be made", error))?;
+        let store = open_store(&database, Missing::Create).await?;
+        store.close().await;
+        // Last: a directory with a root key is whole.
+        write_root(&dir.join(ROOT_FILE))?;
+        Self::open(dir)
+    }
+
+    /// Reads the root key.
+    ///
+    /// # Errors
+    /// [`Failure::State`]: missing, damaged, or open to others.
+    pub fn open(dir: &Path) -> Result<Self, Failure> {
+        let root = read_root(&dir.join(ROOT_FILE))?;
+        Ok(Self { dir: dir.to_owned(), root })
+    }
+
+    /// Control's root key.
+    pub(crate) const fn root(&self) -> &SigningKey {
+        &self.root
+    }
+
+    /// What clients pin.
+    pub fn root_hash(&self) -> RootHash {
+        root_hash(&DeviceKey(self.root.verifying_key().to_bytes()))
+    }
+
+    /// See [`Lock`].
+    ///
+    /// # Errors
+    /// [`Failure::State`] when another process has it.
+    pub fn lock(&self) -> Result<Lock, Failure> {
+        Lock::take(&self.dir)
+    }
+
+    /// Opens the database; several processes may have it open.
+    pub(crate) async fn open_store(&self) -> Result<Store, Failure> {
+        open_store(&self.dir.join(DATABASE_FILE), Missing::Refuse).await
+    }
+}
+
+impl Lock {
+    fn take(dir: &Path) -> Result<Self, Failure> {
+        let path = dir.join(LOCK_FILE);
+        let failed = |error: io::Error| failure(&path, "cannot be locked", error);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut pid = String::new();
+                file.read_to_string(&mut pid).map_err(failed)?;
+                let (pid, dir) = (pid.trim(), dir.display());
+                return Err(Failure::State(format!(
+                    "another lanrage-control (pid {pid}) uses {dir}: stop it first"
+                )));
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}
+
+async fn open_store(path: &Path, missing: Missing) -> Result<Store, Failure> {
+    Store::open(path, missing).await.map_err(|error| Failure::State(error.to_string()))
+}
+
+fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Makes a new root key.
+fn write_root(path: &Path) -> Result<(), Failure> {
+    let failed = |error| failure(path, "cannot be written", error);
+    let seed = Zeroizing::new(random_bytes::<32>());
+    let text = Zeroizing::new(format!("{ROOT_PREFIX}{}\n", encode_base64(&*seed)));
+    write_whole(path, text.as_bytes()).map_err(failed)
+}
+
+/// Writes a file that only its owner may read, so that it is there whole or not at all.
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let partial = path.with_extension("new");
+    let mut file = new_file(&partial)?;
+    file.set_len(0)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn read_root(path: &Path) -> Result<SigningKey, Failure> {
+    let failed = |error| {
+        failure(
+            path,
+            "cannot be read (restore it from a backup, or run `init` in an empty one)",
+            error,
+        )
+    };
+    let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let path = path.display();
+        return Err(Failure::State(format!("{path} is open to other users: chmod 600 {path}")));
+    }
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
+    let seed = text.trim_end().strip_prefix(ROOT_PREFIX).and_then(decode_base64::<32>);
+    let seed = Zeroizing::new(seed.ok_or_else(|| {
+        let path = path.display();
+        Failure::State(format!("{path} is corrupt or newer than this program: restore it"))
+    })?);
+    Ok(SigningKey::from_bytes(&seed))
+}
+
+fn failure(path: &Path, what: &str, error: io::Error) -> Failure {
+    Failure::State(format!("{} {what}: {error}", path.display()))
+}

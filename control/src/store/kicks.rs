@@ -1,0 +1,165 @@
+use lanrage_proto::api::Revocation;
+use lanrage_proto::party::EpochCopy;
+use lanrage_proto::signed::KickRecord;
+use lanrage_proto::{Generation, Member, SessionId};
+use sqlx::SqliteConnection;
+
+use super::{StoreError, bytes, json, number, of_session, of_u64, session, to_json};
+use crate::domain::limits::COPIES_KEPT;
+
+/// Keeps a copy of the new secret for a member, and at most the newest 32.
+pub(crate) async fn keep_copy(
+    db: &mut SqliteConnection,
+    party: SessionId,
+    copy: &EpochCopy,
+    now: u64,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO epoch_copies VALUES (?, ?, ?, ?, ?)")
+        .bind(of_session(party))
+        .bind(copy.to.number())
+        .bind(i64::from(copy.epoch.0))
+        .bind(to_json(copy))
+        .bind(of_u64(now))
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("DELETE FROM epoch_copies WHERE session = ? AND member = ? AND epoch <= ?")
+        .bind(of_session(party))
+        .bind(copy.to.number())
+        .bind(i64::from(copy.epoch.0) - COPIES_KEPT as i64)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// A member's copies, oldest first.
+pub(crate) async fn copies(
+    db: &mut SqliteConnection,
+    party: SessionId,
+    member: Member,
+) -> Result<Vec<EpochCopy>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT copy FROM epoch_copies WHERE session = ? AND member = ? ORDER BY epoch",
+    )
+    .bind(of_session(party))
+    .bind(member.number())
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(|row| json(row, "copy")).collect()
+}
+
+/// Deletes the copies of a number that is no longer, or newly, a device's.
+pub(crate) async fn drop_copies(
+    db: &mut SqliteConnection,
+    party: SessionId,
+    member: Member,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM epoch_copies WHERE session = ? AND member = ?")
+        .bind(of_session(party))
+        .bind(member.number())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Keeps a signed kick.
+pub(crate) async fn keep_record(
+    db: &mut SqliteConnection,
+    record: &KickRecord,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO kicks VALUES (?, ?, ?, ?)")
+        .bind(of_session(record.session))
+        .bind(i64::from(record.epoch.0))
+        .bind(&record.encode()[..])
+        .bind(of_u64(record.issued))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// A party's kicks, oldest first.
+pub(crate) async fn records(
+    db: &mut SqliteConnection,
+    party: SessionId,
+) -> Result<Vec<KickRecord>, StoreError> {
+    let rows = sqlx::query("SELECT record FROM kicks WHERE session = ? ORDER BY epoch")
+        .bind(of_session(party))
+        .fetch_all(db)
+        .await?;
+    let record = |row| {
+        KickRecord::decode(&bytes(row, "record")?).map_err(|_| StoreError::Unreadable("record"))
+    };
+    rows.iter().map(record).collect()
+}
+
+/// Adds a revocation; its cursor is above all before it.
+pub(crate) async fn revoke(
+    db: &mut SqliteConnection,
+    revocation: &Revocation,
+) -> Result<u64, StoreError> {
+    let row = sqlx::query(
+        "INSERT INTO revocations (session, member, generation, forget_after)
+         VALUES (?, ?, ?, ?) RETURNING cursor",
+    )
+    .bind(of_session(revocation.session))
+    .bind(revocation.member.number())
+    .bind(i64::from(revocation.generation.0))
+    .bind(of_u64(revocation.forget_after))
+    .fetch_one(db)
+    .await?;
+    number(&row, "cursor")
+}
+
+/// The revocations after `after`, in order.
+pub(crate) async fn revocations(
+    db: &mut SqliteConnection,
+    after: u64,
+) -> Result<Vec<(u64, Revocation)>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM revocations WHERE cursor > ? ORDER BY cursor")
+        .bind(of_u64(after))
+        .fetch_all(db)
+        .await?;
+    let revocation = |row| {
+        let member = Member::new(number(row, "member")?);
+        Ok((
+            number(row, "cursor")?,
+            Revocation {
+                session: session(row)?,
+                member: member.ok_or(StoreError::Unreadable("member"))?,
+                generation: Generation(number(row, "generation")?),
+                forget_after: number(row, "forget_after")?,
+            },
+        ))
+    };
+    rows.iter().map(revocation).collect()
+}
+
+/// The cursor of the last revocation ever made.
+pub(crate) async fn last_cursor(db: &mut SqliteConnection) -> Result<u64, StoreError> {
+    let row = sqlx::query(
+        "SELECT coalesce(max(seq), 0) AS cursor FROM sqlite_sequence WHERE name = 'revocations'",
+    )
+    .fetch_one(db)
+    .await?;
+    number(&row, "cursor")
+}
+
+/// Deletes copies and records made before `kept_since`, and revocations that no longer matter.
+pub(crate) async fn expire(
+    db: &mut SqliteConnection,
+    now: u64,
+    kept_since: u64,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM epoch_copies WHERE made < ?")
+        .bind(of_u64(kept_since))
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("DELETE FROM kicks WHERE made < ?")
+        .bind(of_u64(kept_since))
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("DELETE FROM revocations WHERE forget_after < ?")
+        .bind(of_u64(now))
+        .execute(db)
+        .await?;
+    Ok(())
+}

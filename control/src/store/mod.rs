@@ -1,0 +1,209 @@
+//! All SQL of the service. One connection writes, a few read.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lanrage_proto::SessionId;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{Row as _, Sqlite, SqliteConnection, Transaction};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Steps from an empty file to today's tables.
+mod schema;
+
+/// Devices and their tokens.
+pub(crate) mod devices;
+/// Invites, open and closed.
+pub(crate) mod invites;
+/// What a kick leaves behind: copies, records, revocations.
+pub(crate) mod kicks;
+/// Parties and members.
+pub(crate) mod parties;
+/// Signing keys, the pool, and the signed map.
+pub(crate) mod pool;
+/// Relays and their enrolment.
+pub(crate) mod relays;
+
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const READERS: u32 = 4;
+
+/// The database in the state directory.
+#[derive(Debug)]
+pub(crate) struct Store {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    /// Held from the beginning of a write until its changes are published, so that streams see
+    /// changes in the order in which they were committed.
+    order: Mutex<()>,
+}
+
+/// Why the database did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("the database holds an unreadable {0}")]
+    Unreadable(&'static str),
+}
+
+/// Why the database cannot be opened; nothing was changed in it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error("{0} is missing: restore the directory from a backup, or begin anew in another")]
+    Missing(PathBuf),
+    #[error("{0} has schema {1}, this program knows up to {known}: run a newer lanrage-control", known = schema::VERSION)]
+    Newer(PathBuf, i64),
+    #[error("{0} is corrupt ({1}): stop lanrage-control and restore the file from a backup")]
+    Corrupt(PathBuf, String),
+    #[error("{0} cannot be opened: {1}")]
+    Database(PathBuf, sqlx::Error),
+}
+
+/// Whether a missing database is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    Create,
+    Refuse,
+}
+
+impl Store {
+    /// Opens, checks and brings the file up to today's schema.
+    pub(crate) async fn open(path: &Path, missing: Missing) -> Result<Self, OpenError> {
+        if missing == Missing::Refuse && !path.exists() {
+            return Err(OpenError::Missing(path.to_owned()));
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(missing == Missing::Create)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true);
+        let failed = |error| open_error(path, error);
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options.clone())
+            .await
+            .map_err(failed)?;
+        schema::check(&writer, path).await?;
+        schema::migrate(&writer).await.map_err(failed)?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options.read_only(true).create_if_missing(false))
+            .await
+            .map_err(failed)?;
+        Ok(Self { writer, readers, order: Mutex::new(()) })
+    }
+
+    /// Begins the one write transaction; rolled back unless committed.
+    pub(crate) async fn write(&self) -> Result<Write<'_>, StoreError> {
+        let order = self.order.lock().await;
+        Ok(Write { order, tx: self.writer.begin_with("BEGIN IMMEDIATE").await? })
+    }
+
+    /// A consistent view of what is committed.
+    pub(crate) async fn read(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.readers.begin().await?)
+    }
+
+    /// As [`Store::read`], begun before this returns: SQLite takes a transaction's snapshot at its
+    /// first read (https://sqlite.org/isolation.html).
+    pub(crate) async fn view(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        let mut view = self.read().await?;
+        sqlx::query("SELECT one FROM pool").execute(&mut *view).await?;
+        Ok(view)
+    }
+
+    /// Holds writers off, so that what is read and what is published agree.
+    pub(crate) async fn order(&self) -> Committed<'_> {
+        Committed { _order: self.order.lock().await }
+    }
+
+    /// Finishes what is queued and closes the file.
+    pub(crate) async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// The write transaction.
+#[derive(Debug)]
+pub(crate) struct Write<'a> {
+    order: MutexGuard<'a, ()>,
+    tx: Transaction<'static, Sqlite>,
+}
+
+/// Publish before this is dropped.
+#[derive(Debug)]
+pub(crate) struct Committed<'a> {
+    _order: MutexGuard<'a, ()>,
+}
+
+impl<'a> Write<'a> {
+    /// For the functions of this module's children.
+    pub(crate) fn db(&mut self) -> &mut SqliteConnection {
+        &mut self.tx
+    }
+
+    /// Makes the changes durable.
+    pub(crate) async fn commit(self) -> Result<Committed<'a>, StoreError> {
+        self.tx.commit().await?;
+        Ok(Committed { _order: self.order })
+    }
+}
+
+fn open_error(path: &Path, error: sqlx::Error) -> OpenError {
+    // https://sqlite.org/rescode.html: 11 is SQLITE_CORRUPT, 26 SQLITE_NOTADB.
+    let code = error.as_database_error().and_then(|error| error.code());
+    match code.and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
+        Some(11 | 26) => OpenError::Corrupt(path.to_owned(), error.to_string()),
+        _ => OpenError::Database(path.to_owned(), error),
+    }
+}
+
+/// The fixed-size bytes in a column.
+fn bytes<const N: usize>(row: &SqliteRow, column: &'static str) -> Result<[u8; N], StoreError> {
+    let blob: &[u8] = row.try_get(column)?;
+    blob.try_into().map_err(|_| StoreError::Unreadable(column))
+}
+
+/// The number in a column.
+fn number<T: TryFrom<i64>>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError> {
+    let number: i64 = row.try_get(column)?;
+    number.try_into().map_err(|_| StoreError::Unreadable(column))
+}
+
+/// The JSON in a column.
+fn json<T: serde::de::DeserializeOwned>(
+    row: &SqliteRow,
+    column: &'static str,
+) -> Result<T, StoreError> {
+    let text: &str = row.try_get(column)?;
+    serde_json::from_str(text).map_err(|_| StoreError::Unreadable(column))
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("stored values have string keys only")
+}
+
+/// SQLite has signed numbers only; a session is stored as the same 64 bits.
+const fn of_session(session: SessionId) -> i64 {
+    session.0.cast_signed()
+}
+
+fn session(row: &SqliteRow) -> Result<SessionId, StoreError> {
+    let number: i64 = row.try_get("session")?;
+    Ok(SessionId(number.cast_unsigned()))
+}
+
+/// Times and counters fit for 292 billion years.
+fn of_u64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,181 @@
+use lanrage_control_client::Error;
+use lanrage_proto::api::{
+    Change, ErrorCode, Kick, Kicked, PartyState, Promote, RelayDown, Role, TicketGrant, path,
+};
+use lanrage_proto::party::InviteKey;
+use lanrage_proto::signed::KickRecord;
+use lanrage_proto::{Epoch, Generation, PartySecret};
+use serde_json::Value;
+
+use crate::support::*;
+
+/// An owner and two guests with entries, and an open invite.
+async fn party_of_three(service: &Service) -> ([Device; 3], PartyState, InviteKey) {
+    let owner = Device::register(service).await;
+    let party = owner.create_party().await.party;
+    owner.publish(&party).await;
+    let invite = owner.invite(party.session, 1, 9).await.unwrap();
+    let mut devices = vec![owner];
+    for name in ["one", "two"] {
+        let guest = Device::register(service).await;
+        let party = guest.redeem(&invite, name).await.unwrap().party;
+        guest.publish(&party).await;
+        devices.push(guest);
+    }
+    let party = devices[0].state(party.session).await;
+    (devices.try_into().unwrap_or_else(|_| panic!("three")), party, invite)
+}
+
+#[tokio::test]
+async fn a_kick_reaches_everybody_at_once() {
+    let (service, mut relay) = Service::with_relay().await;
+    let ([owner, one, two], party, invite) = party_of_three(&service).await;
+    let session = party.session;
+    let (mut one_sees, mut two_sees) =
+        (Stream::open(&one, None).await, Stream::open(&two, None).await);
+    one_sees.snapshot().await;
+    two_sees.snapshot().await;
+
+    let kicked: Kicked = owner.kick(&party, member(3)).await.unwrap();
+    let record = KickRecord::decode(kicked.record.0.as_slice().try_into().unwrap()).unwrap();
+    assert_eq!((record.member, record.kicker), (member(3), member(1)));
+    assert_eq!((record.generation, record.epoch), (Generation(2), Epoch(2)));
+
+    let RelayDown::Revoke { cursor, revocation } =
+        relay.until(|message| matches!(message, RelayDown::Revoke { .. })).await
+    else {
+        panic!()
+    };
+    assert_eq!(cursor, 1);
+    assert_eq!((revocation.session, revocation.member), (session, member(3)));
+    assert_eq!(revocation.generation, Generation(2));
+    assert!(revocation.forget_after > service.clock.now() + 86_400);
+
+    let removed = loop {
+        // The online flags of others may come first.
+        match two_sees.change().await {
+            Change::Removed { session: of, kick } => break (of, kick),
+            Change::Member { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(removed, (session, Some(kicked.record)));
+    let seen = loop {
+        match one_sees.change().await {
+            Change::Party { party } => break party,
+            Change::Member { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((seen.epoch, seen.members.len()), (Epoch(2), 2));
+    assert_eq!(seen.kicks, [record]);
+    let new = PartySecret([2; 32]);
+    assert_eq!(seen.copies.len(), 1);
+    assert_eq!(seen.copies[0].open(session, &one.tunnel, &SECRET), Ok(new));
+    for member in &seen.members {
+        assert!(member.entry.as_ref().unwrap().is_genuine(&new));
+    }
+
+    let gone = two.in_party::<_, TicketGrant>(path::TICKET, session, &empty()).await;
+    assert_refused(gone, ErrorCode::NotFound);
+    assert_refused(two.redeem(&invite, "two").await, ErrorCode::InviteVoid);
+    assert_refused(owner.invite(session, 1, 1).await, ErrorCode::Conflict);
+    let invite = owner.invite(session, 2, 1).await.unwrap();
+    let back = two.redeem(&invite, "two").await.unwrap();
+    assert_eq!(back.party.you, member(3), "its number, under a new generation");
+    assert_eq!(generations(&back.party)[2], (3, Generation(2)));
+    assert_eq!(back.ticket.ticket.body.generation, Generation(2));
+    assert!(back.party.copies.is_empty());
+}
+
+#[tokio::test]
+async fn a_kick_that_is_not_whole_changes_nothing() {
+    let (service, _relay) = Service::with_relay().await;
+    let ([owner, one, two], party, invite) = party_of_three(&service).await;
+    let good = owner.kick_request(&party, member(3));
+    let kick = async |device: &Device, request: Kick| {
+        device.in_party::<_, Kicked>(path::KICK, party.session, &request).await
+    };
+    let with = |change: &dyn Fn(&mut Kick)| {
+        let mut request = good.clone();
+        change(&mut request);
+        request
+    };
+    let conflicts = [
+        with(&|kick| kick.epoch = Epoch(3)),
+        with(&|kick| kick.generation = Generation(7)),
+        with(&|kick| kick.copies.clear()),
+        with(&|kick| kick.copies.push(kick.copies[0].clone())),
+        with(&|kick| kick.copies[0].to = member(3)),
+        with(&|kick| kick.macs.truncate(1)),
+        with(&|kick| kick.macs.push(kick.macs[0].clone())),
+        with(&|kick| kick.macs[0].generation = Generation(7)),
+    ];
+    for wrong in conflicts {
+        let wrong = Kick {
+            copies: wrong
+                .copies
+                .into_iter()
+                .map(|mut copy| {
+                    copy.epoch = wrong.epoch;
+                    copy
+                })
+                .collect(),
+            ..wrong
+        };
+        assert_refused(kick(&owner, wrong).await, ErrorCode::Conflict);
+    }
+    for wrong in [
+        with(&|kick| kick.copies[0].sealed.0.truncate(71)),
+        with(&|kick| kick.copies[0].from = member(2)),
+        with(&|kick| kick.copies[0].from_key = one.tunnel_key()),
+    ] {
+        assert_refused(kick(&owner, wrong).await, ErrorCode::BadRequest);
+    }
+    assert_refused(kick(&owner, with(&|kick| kick.member = member(9))).await, ErrorCode::NotFound);
+    assert_refused(kick(&owner, with(&|kick| kick.member = member(1))).await, ErrorCode::Forbidden);
+    assert_refused(kick(&one, with(&|_| {})).await, ErrorCode::Forbidden);
+    assert_refused(kick(&two, with(&|kick| kick.member = member(1))).await, ErrorCode::Forbidden);
+
+    let after = owner.state(party.session).await;
+    assert_eq!(after.epoch, Epoch(1));
+    assert_eq!(generations(&after), generations(&party));
+    let stranger = Device::register(&service).await;
+    stranger.redeem(&invite, "still-open").await.unwrap();
+    // The newcomer has no entry yet, so the prepared kick is still whole.
+    kick(&owner, good.clone()).await.unwrap();
+    assert_refused(kick(&owner, good).await, ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn promoted_members_kick_members_only() {
+    let (service, _relay) = Service::with_relay().await;
+    let ([owner, one, _two], party, _) = party_of_three(&service).await;
+    let request = Promote { member: member(2), role: Role::Promoted };
+    let _: Value = owner.in_party(path::PROMOTE, party.session, &request).await.unwrap();
+    let seen = one.state(party.session).await;
+    assert_refused(one.kick(&seen, member(1)).await, ErrorCode::Forbidden);
+    one.kick(&seen, member(3)).await.unwrap();
+}
+
+/// Of two kicks of the same epoch one wins, the other reads again.
+#[tokio::test]
+async fn the_epoch_is_compared_and_swapped() {
+    let (service, _relay) = Service::with_relay().await;
+    let ([owner, one, _two], party, _) = party_of_three(&service).await;
+    let request = Promote { member: member(2), role: Role::Promoted };
+    let _: Value = owner.in_party(path::PROMOTE, party.session, &request).await.unwrap();
+    let (ours, theirs) = (
+        owner.kick_request(&party, member(2)),
+        one.kick_request(&one.state(party.session).await, member(3)),
+    );
+    let kick = async |device: &Device, request: Kick| {
+        device.in_party::<_, Kicked>(path::KICK, party.session, &request).await
+    };
+    let (first, second) = tokio::join!(kick(&owner, ours), kick(&one, theirs));
+    let results = [first, second];
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    let lost = results.into_iter().find_map(Result::err).unwrap();
+    let Error::Api(lost) = lost else { panic!("{lost:?}") };
+    assert!([ErrorCode::Conflict, ErrorCode::NotFound].contains(&lost.code), "{lost:?}");
+}

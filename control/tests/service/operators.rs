@@ -1,0 +1,113 @@
+use std::net::SocketAddr;
+
+use lanrage_control::{Clock, Failure, Server};
+use lanrage_proto::SessionId;
+use lanrage_proto::api::{ErrorCode, path};
+use lanrage_proto::party::ServerAddress;
+use sqlx::Connection as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::support::*;
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn health_and_metrics_tell_what_happens() {
+    let (service, _relay) = Service::with_relay().await;
+    let metrics = service.server.metrics_address().unwrap();
+    assert!(get(metrics, "/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(get(metrics, "/readyz").await.starts_with("HTTP/1.1 200"));
+    let owner = Device::register(&service).await;
+    owner.create_party().await;
+    let text = get(metrics, "/metrics").await;
+    // The recorder is the process's: other tests count as well.
+    for name in [
+        "lanrage_control_requests_total{status=\"200\"}",
+        "lanrage_control_streams{kind=\"relay\"}",
+        "lanrage_control_kicks_total",
+        "lanrage_control_rate_limited_total",
+        "lanrage_control_connection_failures_total",
+        "lanrage_control_store_errors_total",
+        "lanrage_control_stream_snapshots_total",
+        "lanrage_control_invites_redeemed_total",
+    ] {
+        assert!(text.contains(name), "{name} in {text}");
+    }
+}
+
+#[tokio::test]
+async fn the_commands_look_at_the_running_service() {
+    let (service, relay) = Service::with_relay().await;
+    let session = Device::register(&service).await.create_party().await.party.session;
+    let relays = service.command(&["relay", "list"]).await;
+    assert!(
+        relays.contains(&format!("{:>5}  one", relay.id.0)) && relays.contains("192.0.2.1:51820")
+    );
+    let parties = service.command(&["party", "list"]).await;
+    assert_eq!(parties, format!("{session}    1  party\n"));
+    let address = service.command(&["address", "--public", "lan.example:8443"]).await;
+    let address: ServerAddress = address.trim().parse().unwrap();
+    assert_eq!((address.host.as_str(), address.port), ("lan.example", 8443));
+    assert_eq!(address.root, service.endpoint().root);
+}
+
+#[tokio::test]
+async fn a_directory_has_one_service_and_survives_it() {
+    let (service, _relay) = Service::with_relay().await;
+    let owner = Device::register(&service).await;
+    let party = owner.create_party().await.party;
+    let second = Server::start(&service.config, Clock::default()).await;
+    let pid = std::process::id().to_string();
+    match second {
+        Err(Failure::State(message)) => assert!(message.contains(&pid), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    let service = service.restart().await;
+    let owner = Device::register_key(&service, owner.key.clone()).await;
+    let after = owner.state(party.session).await;
+    assert_eq!((after.relays, after.prefix), (party.relays, party.prefix));
+}
+
+/// Mute connections hold neither the service nor its end up.
+#[tokio::test]
+async fn silent_connections_do_not_hinder_others_nor_the_end() {
+    let service = Service::start().await;
+    let address = service.server.addresses()[0];
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        silent.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    let device = Device::register(&service).await;
+    let mut stream = Stream::open(&device, None).await;
+    stream.snapshot().await;
+    let begun = std::time::Instant::now();
+    service.server.stop().await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2));
+    assert!(stream.0.receive::<serde_json::Value>().await.unwrap().is_none(), "said goodbye");
+}
+
+/// What went wrong inside stays in the log.
+#[tokio::test]
+async fn a_failing_database_is_an_internal_error_and_not_ready() {
+    let service = Service::start().await;
+    let device = Device::register(&service).await;
+    let file = service.dir.path().join("control.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("DROP TABLE tokens; DROP TABLE pool").execute(&mut db).await.unwrap();
+    let ticket = path::of_party(path::TICKET, SessionId(1));
+    let refused = device.post::<_, serde_json::Value>(&ticket, &empty()).await;
+    let text = format!("{refused:?}");
+    assert_refused(refused, ErrorCode::Internal);
+    assert!(!text.contains("tokens") && !text.contains("SQL"), "{text}");
+    let metrics = service.server.metrics_address().unwrap();
+    assert!(get(metrics, "/readyz").await.starts_with("HTTP/1.1 503"));
+    assert!(get(metrics, "/healthz").await.starts_with("HTTP/1.1 200"));
+}

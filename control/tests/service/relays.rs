@@ -1,0 +1,298 @@
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use lanrage_control_client::{Connection, Error, Method};
+use lanrage_proto::api::{
+    Change, Enrolled, Enrolment, ErrorCode, RELAY_PROOF_CONTEXT, RelayDown, RelayUp, path,
+};
+use lanrage_proto::bytes::Token;
+use lanrage_proto::map::{RelayMap, SignedMap};
+use lanrage_proto::signed::{RelayCertificate, sign};
+use lanrage_proto::{Generation, KeyId, RelayId};
+
+use crate::support::*;
+
+async fn enrol(connection: &Connection, request: &Enrolment) -> Result<Enrolled, Error> {
+    connection.request(Method::POST, path::ENROL, None, request, DEADLINE).await
+}
+
+async fn map(service: &Service) -> RelayMap {
+    let connection = service.client().connect(DEADLINE).await.unwrap();
+    let map: SignedMap =
+        connection.request(Method::GET, path::MAP, None, &(), DEADLINE).await.unwrap();
+    map.verify(&service.endpoint().root).unwrap()
+}
+
+async fn certificate(relay: &mut Relay) -> RelayCertificate {
+    let fits = |message: &RelayDown| matches!(message, RelayDown::Certificate { .. });
+    let RelayDown::Certificate { certificate } = relay.until(fits).await else { panic!() };
+    certificate
+}
+
+#[tokio::test]
+async fn a_token_enrols_one_relay_once() {
+    let service = Service::start().await;
+    let connection = service.client().connect(DEADLINE).await.unwrap();
+    let token = relay_token(&service).await.secret;
+    let identity = SigningKey::from_bytes(&random());
+    let request = enrolment(token, "fra1", &identity);
+    for wrong in [
+        Enrolment { name: "No Name".to_owned(), ..request.clone() },
+        Enrolment { ipv4: None, ..request.clone() },
+        Enrolment { ipv4: Some("0.0.0.0:51820".parse().unwrap()), ..request.clone() },
+        Enrolment { ipv4: Some("192.0.2.1:0".parse().unwrap()), ..request.clone() },
+    ] {
+        assert_refused(enrol(&connection, &wrong).await, ErrorCode::BadRequest);
+    }
+    let unknown = Enrolment { token: Token(random()), ..request.clone() };
+    assert_refused(enrol(&connection, &unknown).await, ErrorCode::BadEnrolment);
+
+    let first = enrol(&connection, &request).await.unwrap();
+    let again = enrol(&connection, &request).await.unwrap();
+    assert_eq!(first.relay, again.relay, "the answer may have been lost");
+    let other = enrolment(token, "fra2", &SigningKey::from_bytes(&random()));
+    assert_refused(enrol(&connection, &other).await, ErrorCode::BadEnrolment);
+
+    let late = relay_token(&service).await.secret;
+    service.clock.advance(Duration::from_secs(3_600));
+    let late = enrolment(late, "fra3", &SigningKey::from_bytes(&random()));
+    assert_refused(enrol(&connection, &late).await, ErrorCode::BadEnrolment);
+    assert_eq!(map(&service).await.relays.len(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_begins_with_a_proof_over_its_own_connection() {
+    let (service, relay) = Service::with_relay().await;
+    let client = service.client();
+    let open = async || client.websocket(path::RELAY_STREAM, None, DEADLINE).await.unwrap();
+    let prove = |key: &SigningKey, relay, binding: &[u8; 32]| RelayUp::Prove {
+        relay,
+        proof: sign(key, RELAY_PROOF_CONTEXT, binding),
+        ipv4: Some(RELAY_IPV4),
+        ipv6: None,
+        cursor: 0,
+    };
+    let (mut first, second) = (open().await, open().await);
+    first.send(&prove(&relay.identity, relay.id, &second.channel_binding())).await.unwrap();
+    assert_refused(first.receive::<RelayDown>().await, ErrorCode::BadProof);
+
+    let mut stream = open().await;
+    let stranger = SigningKey::from_bytes(&random());
+    stream.send(&prove(&stranger, relay.id, &stream.channel_binding())).await.unwrap();
+    assert_refused(stream.receive::<RelayDown>().await, ErrorCode::BadProof);
+
+    let mut stream = open().await;
+    stream.send(&prove(&stranger, RelayId(77), &stream.channel_binding())).await.unwrap();
+    assert_refused(stream.receive::<RelayDown>().await, ErrorCode::BadEnrolment);
+
+    let mut stream = open().await;
+    let heartbeat = lanrage_proto::api::Heartbeat {
+        leases: 0,
+        sessions: 0,
+        draining: false,
+        cursor: 0,
+        version: String::new(),
+        now: 0,
+    };
+    stream.send(&RelayUp::Heartbeat(heartbeat)).await.unwrap();
+    assert_refused(stream.receive::<RelayDown>().await, ErrorCode::BadProof);
+}
+
+#[tokio::test]
+async fn a_relay_gets_certificate_map_revocations_and_ticks() {
+    let (service, old) = Service::with_relay().await;
+    let mut relay = Relay::connect(&service, old.id, old.identity, 0).await.unwrap();
+    let RelayDown::Certificate { certificate } = relay.next().await else { panic!() };
+    let RelayDown::Map { map } = relay.next().await else { panic!() };
+    let map = map.verify(&service.endpoint().root).unwrap();
+    certificate.verify(&map, service.clock.now()).unwrap();
+    assert!(certificate.verify(&map, service.clock.now() + 31 * 86_400).is_err());
+    let snapshot = RelayDown::Snapshot { cursor: 0, revocations: Vec::new() };
+    assert_eq!(relay.next().await, snapshot);
+    for _ in 0..2 {
+        let RelayDown::Tick { now } = relay.next().await else { panic!() };
+        assert!(now.abs_diff(service.clock.now()) <= 1);
+    }
+}
+
+#[tokio::test]
+async fn revocations_follow_the_cursor() {
+    let (service, relay) = Service::with_relay().await;
+    let owner = Device::register(&service).await;
+    let party = owner.create_party().await.party;
+    let session = party.session;
+    let invite = owner.invite(session, 1, 9).await.unwrap();
+    for name in ["one", "two"] {
+        Device::register(&service).await.redeem(&invite, name).await.unwrap();
+    }
+    owner.kick(&owner.state(session).await, member(2)).await.unwrap();
+    owner.kick(&owner.state(session).await, member(3)).await.unwrap();
+
+    let revocations = async |cursor| {
+        let mut stream =
+            Relay::connect(&service, relay.id, relay.identity.clone(), cursor).await.unwrap();
+        let mut messages = Vec::new();
+        loop {
+            match stream.next().await {
+                RelayDown::Tick { .. } => return messages,
+                RelayDown::Certificate { .. } | RelayDown::Map { .. } => {}
+                other @ (RelayDown::Snapshot { .. } | RelayDown::Revoke { .. }) => {
+                    messages.push(other);
+                }
+            }
+        }
+    };
+    for cursor in [0, 99] {
+        let messages = revocations(cursor).await;
+        let [RelayDown::Snapshot { cursor: 2, revocations }] = &messages[..] else {
+            panic!("{messages:?}")
+        };
+        assert_eq!(revocations.len(), 2);
+        assert_eq!((revocations[0].session, revocations[0].member), (session, member(2)));
+        assert_eq!(revocations[0].generation, Generation(2));
+    }
+    let messages = revocations(1).await;
+    assert!(matches!(&messages[..], [RelayDown::Revoke { cursor: 2, .. }]), "{messages:?}");
+    assert_eq!(revocations(2).await, []);
+
+    // After every ticket and lease of the old generation is over, nobody needs to know.
+    service.advance(4 * DAY).await;
+    let messages = revocations(0).await;
+    assert_eq!(messages, [RelayDown::Snapshot { cursor: 2, revocations: Vec::new() }]);
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_at_half_their_life_and_when_addresses_change() {
+    let (service, mut relay) = Service::with_relay().await;
+    let device = Device::register(&service).await;
+    let mut stream = Stream::open(&device, None).await;
+    stream.snapshot().await;
+    let first = map(&service).await;
+    service.advance(14 * DAY).await;
+    assert_eq!(map(&service).await, first);
+    service.advance(DAY + Duration::from_secs(60)).await;
+    let renewed = certificate(&mut relay).await;
+    assert_eq!(renewed.not_after, service.clock.now() + 30 * 86_400);
+    let second = map(&service).await;
+    assert_eq!(second.serial, first.serial + 1);
+    renewed.verify(&second, service.clock.now()).unwrap();
+    let Change::Map { map: pushed } = stream.change().await else { panic!() };
+    assert_eq!(pushed.verify(&service.endpoint().root).unwrap(), second);
+
+    let mut moved = service.client().websocket(path::RELAY_STREAM, None, DEADLINE).await.unwrap();
+    let ipv6 = "[2001:db8::1]:51820".parse().unwrap();
+    let proof = sign(&relay.identity, RELAY_PROOF_CONTEXT, &moved.channel_binding());
+    let prove = RelayUp::Prove { relay: relay.id, proof, ipv4: None, ipv6: Some(ipv6), cursor: 0 };
+    moved.send(&prove).await.unwrap();
+    let Some(RelayDown::Certificate { certificate }) = moved.receive().await.unwrap() else {
+        panic!()
+    };
+    assert_eq!((certificate.ipv4, certificate.ipv6), (None, Some(ipv6)));
+    assert_eq!(map(&service).await.serial, first.serial + 2);
+}
+
+/// The new key is listed before it signs, and the old one stays listed while what it signed holds.
+#[tokio::test]
+async fn two_signing_keys_overlap() {
+    let (service, _relay) = Service::with_relay().await;
+    let owner = Device::register(&service).await;
+    let old = owner.create_party().await.ticket.ticket;
+    let keys = |map: &RelayMap| map.signing_keys.iter().map(|key| key.id).collect::<Vec<_>>();
+    assert_eq!(keys(&map(&service).await), [KeyId(1)]);
+
+    service.advance(30 * DAY).await;
+    let listed = map(&service).await;
+    assert_eq!(keys(&listed), [KeyId(1), KeyId(2)]);
+    service.clock.advance(Duration::from_secs(60));
+    let session = old.body.session;
+    let grant = async || {
+        owner
+            .in_party::<_, lanrage_proto::api::TicketGrant>(path::TICKET, session, &empty())
+            .await
+            .unwrap()
+            .ticket
+    };
+    assert_eq!(grant().await.body.key_id, KeyId(1), "relays have had no time to learn the new one");
+    service.clock.advance(Duration::from_secs(3_600));
+    let new = grant().await;
+    assert_eq!(new.body.key_id, KeyId(2));
+    old.verify(&listed).unwrap();
+    new.verify(&listed).unwrap();
+
+    service.advance(30 * DAY).await;
+    service.advance(3 * DAY).await;
+    service.advance(30 * DAY).await;
+    let listed = map(&service).await;
+    assert!(!keys(&listed).contains(&KeyId(1)), "{listed:?}");
+    let service = service.restart().await;
+    assert_eq!(map(&service).await, listed, "serial and keys survive");
+}
+
+#[tokio::test]
+async fn parties_get_the_least_loaded_relays_that_serve_and_keep_them() {
+    let service = Service::start().await;
+    let mut relays = Vec::new();
+    for (name, load) in [("one", 9), ("two", 5), ("three", 7)] {
+        let mut relay = Relay::enrol(&service, name).await;
+        relay.heartbeat(load, false).await;
+        relays.push(relay);
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let owner = Device::register(&service).await;
+    let party = owner.create_party().await.party;
+    assert_eq!(party.relays, [relays[1].id, relays[2].id]);
+    let mut stream = Stream::open(&owner, None).await;
+    stream.snapshot().await;
+
+    // The second falls silent: nothing changes for 10 minutes.
+    let keep = async |relays: &mut Vec<Relay>, indices: &[usize]| {
+        for index in indices {
+            relays[*index].heartbeat(9, false).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    for minutes in [5, 4] {
+        service.clock.advance(Duration::from_secs(minutes * 60));
+        keep(&mut relays, &[0, 2]).await;
+        service.server.run_jobs().await.unwrap();
+        assert_eq!(owner.state(party.session).await.relays, party.relays);
+    }
+    let mut stream = Stream::open(&owner, None).await;
+    stream.snapshot().await;
+    service.clock.advance(Duration::from_secs(61));
+    keep(&mut relays, &[0, 2]).await;
+    service.server.run_jobs().await.unwrap();
+    let replaced = vec![relays[0].id, relays[2].id];
+    let change = Change::Relays { session: party.session, relays: replaced.clone() };
+    assert_eq!(stream.change().await, change);
+
+    // The operator removes one: it is told, the map and the list lose it.
+    let removed = relays[2].id;
+    service.command(&["relay", "remove", &removed.to_string()]).await;
+    keep(&mut relays, &[0, 1]).await;
+    service.server.run_jobs().await.unwrap();
+    loop {
+        match relays[2].stream.receive::<RelayDown>().await {
+            Ok(Some(_)) => {}
+            end => break assert_refused(end, ErrorCode::BadEnrolment),
+        }
+    }
+    assert!(map(&service).await.relay(removed).is_none());
+    let relays_now = owner.state(party.session).await.relays;
+    assert_eq!(relays_now, [relays[0].id, relays[1].id]);
+}
+
+#[tokio::test]
+async fn a_short_list_grows_and_draining_relays_take_nothing_new() {
+    let (service, one) = Service::with_relay().await;
+    let owner = Device::register(&service).await;
+    let party = owner.create_party().await.party;
+    assert_eq!(party.relays, [one.id]);
+    let mut two = Relay::enrol(&service, "two").await;
+    service.server.run_jobs().await.unwrap();
+    assert_eq!(owner.state(party.session).await.relays, [one.id, two.id]);
+    two.heartbeat(0, true).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(owner.create_party().await.party.relays, [one.id]);
+    assert_eq!(owner.state(party.session).await.relays, [one.id, two.id]);
+}
