@@ -1,0 +1,258 @@
+use lanrage_proto::api::Revocation;
+use lanrage_proto::frame::bind::{Lease, Refusal};
+use lanrage_proto::mac::mac32;
+use lanrage_proto::{Generation, Member, RateClass, SessionId};
+use lanrage_relay_table::{self as table, Endpoint, Handle, NewLease, State, Tag};
+use rand_core::RngCore as _;
+use zeroize::Zeroizing;
+
+use super::cookies::Place;
+use super::{
+    Binder, CLOCK_LEEWAY_S, Control, End, IDLE_TIMEOUT_MS, LOST_CONTROL_GRACE_S, Now,
+    PENDING_TIMEOUT_MS, RECOVERY_MS, TAKEOVER_WINDOW_MS, TAKEOVERS_MAX,
+};
+use crate::ids::{handle_to_wire, member, session, tag_to_wire};
+
+/// What a ticket, or a resumption ticket, entitles to.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) session: SessionId,
+    pub(super) member: Member,
+    pub(super) generation: Generation,
+    pub(super) rate_class: RateClass,
+    /// Seconds since 1970.
+    pub(super) expires: u64,
+    pub(super) instance: [u8; 16],
+    pub(super) stamp: u64,
+}
+
+/// How a claim was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Granted {
+    New,
+    /// The lease that this instance has at this address goes on.
+    Renewed,
+}
+
+/// What the binder knows of a lease and the shards need not.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub(super) claim: Claim,
+    /// While the lease is pending.
+    pub(super) pending_until_ms: u64,
+    /// When the address before a rebind is no longer accepted.
+    pub(super) settle_at_ms: u64,
+    /// The last counter opened from the client.
+    pub(super) counter_in: u64,
+    /// The last counter used towards the client.
+    pub(super) counter_out: u64,
+    /// When other instances last took the member's lease, newest first.
+    takeovers_ms: [Option<u64>; TAKEOVERS_MAX],
+}
+
+/// Who seals with a control key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    ToRelay = 0,
+    ToClient = 1,
+}
+
+impl Binder {
+    /// Checks a claim's time and generation.
+    pub(super) fn check_standing(&self, now: Now, claim: &Claim) -> Result<(), Refusal> {
+        let grace = match self.control {
+            Control::Lost => LOST_CONTROL_GRACE_S,
+            Control::Present { .. } => CLOCK_LEEWAY_S,
+        };
+        if now.unix_s > claim.expires.saturating_add(grace) {
+            return Err(Refusal::Expired);
+        }
+        // A ticket of a later generation is control's word that the earlier one is out.
+        let newer = self
+            .member_records(claim.session, claim.member)
+            .any(|(_, record)| record.claim.generation > claim.generation);
+        let Claim { session, member, generation, .. } = *claim;
+        if newer || self.revocations.is_revoked(session, member, generation) {
+            return Err(Refusal::Revoked);
+        }
+        Ok(())
+    }
+
+    /// Whether a lease's ticket no longer keeps it.
+    pub(super) fn is_over(&self, now: Now, expires: u64) -> bool {
+        let grace = match self.control {
+            Control::Present { since_ms } if now.ms >= since_ms + RECOVERY_MS => CLOCK_LEEWAY_S,
+            Control::Present { .. } | Control::Lost => LOST_CONTROL_GRACE_S,
+        };
+        now.unix_s > expires.saturating_add(grace)
+    }
+
+    /// Meets a claim whose standing holds: renews the lease that this instance has at this address,
+    /// or makes a pending one beside the lease that the member has.
+    pub(super) fn grant(
+        &mut self,
+        now: Now,
+        place: Place,
+        claim: &Claim,
+    ) -> Result<(Box<Lease>, Granted), Refusal> {
+        let endpoint = Endpoint::new(place.remote, place.local);
+        let pending_until_ms = now.ms + PENDING_TIMEOUT_MS;
+        let same = self.member_records(claim.session, claim.member).find(|(lease, record)| {
+            lease.endpoint == endpoint
+                && record.claim.instance == claim.instance
+                && record.claim.generation == claim.generation
+                && record.claim.rate_class == claim.rate_class
+        });
+        if let Some((lease, record)) = same {
+            let renewed = Record {
+                claim: claim.clone(),
+                pending_until_ms,
+                counter_in: 0,
+                counter_out: 0,
+                ..record.clone()
+            };
+            self.records[lease.handle.index() as usize] = Some(renewed);
+            self.timers.pending(pending_until_ms, lease.handle);
+            return Ok((self.describe(place, &lease, claim), Granted::Renewed));
+        }
+
+        let leases = self.table.lookup(session(claim.session), member(claim.member));
+        let rival = leases.active.and_then(|handle| self.record(handle));
+        if rival.is_some_and(|rival| {
+            rival.claim.instance != claim.instance && rival.is_contested(now.ms)
+        }) {
+            return Err(Refusal::Duplicate);
+        }
+        let new = NewLease {
+            session: session(claim.session),
+            member: member(claim.member),
+            endpoint,
+            tag: Tag(self.rng.next_u32()),
+            rate_class: claim.rate_class.0,
+        };
+        let random = self.rng.next_u64();
+        let inserted =
+            self.table.insert_pending(&new, random, now.ms).map_err(|_| Refusal::Full)?;
+        if let Some(displaced) = inserted.displaced {
+            self.records[displaced.index() as usize] = None;
+            self.counters.count_end(End::Replaced);
+        }
+        self.records[inserted.handle.index() as usize] = Some(Record {
+            claim: claim.clone(),
+            pending_until_ms,
+            settle_at_ms: 0,
+            counter_in: 0,
+            counter_out: 0,
+            takeovers_ms: [None; TAKEOVERS_MAX],
+        });
+        self.counters.begun += 1;
+        self.timers.pending(pending_until_ms, inserted.handle);
+        let lease = self.table.lease(inserted.handle).expect("the lease was inserted just now");
+        Ok((self.describe(place, &lease, claim), Granted::New))
+    }
+
+    /// Makes a pending lease its member's own.
+    pub(super) fn activate(&mut self, now: Now, handle: Handle) {
+        let was_pending =
+            self.table.lease(handle).is_some_and(|lease| lease.state == State::Pending);
+        let Ok(replaced) = self.table.activate(handle) else {
+            return;
+        };
+        self.counters.activated += u64::from(was_pending);
+        let Some(former) = replaced.and_then(|old| self.records[old.index() as usize].take())
+        else {
+            return;
+        };
+        self.counters.count_end(End::Replaced);
+        if let Some(record) = &mut self.records[handle.index() as usize] {
+            record.takeovers_ms = former.takeovers_ms;
+            if record.claim.instance != former.claim.instance {
+                record.takeovers_ms.rotate_right(1);
+                record.takeovers_ms[0] = Some(now.ms);
+            }
+        }
+    }
+
+    pub(super) fn end(&mut self, handle: Handle, cause: End) {
+        if self.table.release(handle).is_ok() {
+            self.records[handle.index() as usize] = None;
+            self.counters.count_end(cause);
+        }
+    }
+
+    /// Ends what a revocation is about.
+    pub(super) fn end_revoked(&mut self, revocation: &Revocation) {
+        let ended: Vec<_> = self
+            .member_records(revocation.session, revocation.member)
+            .filter(|(_, record)| record.claim.generation < revocation.generation)
+            .map(|(lease, _)| lease.handle)
+            .collect();
+        ended.into_iter().for_each(|handle| self.end(handle, End::Revoked));
+    }
+
+    /// The record of a handle's lease.
+    pub(super) fn record(&self, handle: Handle) -> Option<&Record> {
+        self.table.lease(handle)?;
+        self.records[handle.index() as usize].as_ref()
+    }
+
+    /// `handle ‖ tag ‖ generation ‖ session ‖ member ‖ stamp ‖ direction` under the relay's secret:
+    /// tag and stamp make it another key whenever the counters begin again.
+    pub(super) fn control_key(
+        &self,
+        lease: &table::Lease,
+        claim: &Claim,
+        direction: Direction,
+    ) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(mac32(
+            &self.identity.secret,
+            &[
+                b"lanrage control key",
+                &lease.handle.to_bits().to_be_bytes(),
+                &lease.tag.0.to_be_bytes(),
+                &claim.generation.0.to_be_bytes(),
+                &claim.session.0.to_be_bytes(),
+                &[claim.member.number()],
+                &claim.stamp.to_be_bytes(),
+                &[direction as u8],
+            ],
+        ))
+    }
+
+    /// The leases of a member, active and pending, with their records.
+    pub(super) fn member_records(
+        &self,
+        of: SessionId,
+        who: Member,
+    ) -> impl Iterator<Item = (table::Lease, &Record)> {
+        let leases = self.table.lookup(session(of), member(who));
+        [leases.active, leases.pending].into_iter().flatten().filter_map(|handle| {
+            Some((self.table.lease(handle)?, self.records[handle.index() as usize].as_ref()?))
+        })
+    }
+
+    /// The lease as its client gets to know it, with a fresh resumption ticket.
+    fn describe(&mut self, place: Place, lease: &table::Lease, claim: &Claim) -> Box<Lease> {
+        let (resumption_key, resumption_ticket) = self.resumption(claim);
+        Box::new(Lease {
+            handle: handle_to_wire(lease.handle),
+            tag: tag_to_wire(lease.tag),
+            key_to_relay: self.control_key(lease, claim, Direction::ToRelay),
+            key_to_client: self.control_key(lease, claim, Direction::ToClient),
+            reflexive: place.remote,
+            idle_timeout_s: (IDLE_TIMEOUT_MS / 1000) as u16,
+            pending_timeout_s: (PENDING_TIMEOUT_MS / 1000) as u16,
+            resumption_key,
+            resumption_ticket,
+        })
+    }
+}
+
+impl Record {
+    /// Whether one more takeover would be one too many.
+    fn is_contested(&self, now_ms: u64) -> bool {
+        self.takeovers_ms
+            .iter()
+            .all(|at| at.is_some_and(|at| now_ms.saturating_sub(at) < TAKEOVER_WINDOW_MS))
+    }
+}

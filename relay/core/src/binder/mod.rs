@@ -1,0 +1,281 @@
+//! Binding: all that is not data, and every edit of the table.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use lanrage_proto::api::Revocation;
+use lanrage_proto::datagram::{Kind, kind};
+use lanrage_proto::signed::RelayCertificate;
+use lanrage_proto::{KeyId, PoolId, RelayId};
+use lanrage_relay_table::{Counts, Handle, LocalId, Writer};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore as _, SeedableRng as _};
+use zeroize::Zeroizing;
+
+mod outcome;
+pub use outcome::{BinderCounters, End, Outcome};
+mod answers;
+mod bind;
+mod budgets;
+mod control;
+mod cookies;
+mod hello;
+mod leases;
+mod resume;
+mod revocations;
+mod stamps;
+mod timers;
+
+use answers::Answers;
+use budgets::Budgets;
+use cookies::{Cookies, Place};
+use leases::Record;
+use revocations::Revocations;
+use stamps::Stamps;
+use timers::Timers;
+
+/// A new lease is dropped when nothing uses it for this long.
+pub const PENDING_TIMEOUT_MS: u64 = 3_000;
+/// A lease is dropped when no valid frame comes for this long.
+pub const IDLE_TIMEOUT_MS: u64 = 30_000;
+/// After a rebind the former address is accepted for this long.
+pub const SETTLE_MS: u64 = 3_000;
+/// By how much the clocks of control and relay may differ.
+pub const CLOCK_LEEWAY_S: u64 = 30;
+/// Without control a ticket holds this much longer, for leases and for binding.
+pub const LOST_CONTROL_GRACE_S: u64 = 24 * 3600;
+/// Once control is back, what clients have to renew leases whose tickets ran out meanwhile.
+pub const RECOVERY_MS: u64 = 120_000;
+/// Takeovers by other instances of a device within [`TAKEOVER_WINDOW_MS`]; the next is refused.
+pub const TAKEOVERS_MAX: usize = 3;
+/// See [`TAKEOVERS_MAX`].
+pub const TAKEOVER_WINDOW_MS: u64 = 60_000;
+
+/// Slots for stamps, at 16 bytes: four a lease, and never so few that they collide.
+const STAMPS_MIN: usize = 1 << 16;
+
+/// The two clocks of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic: milliseconds since the relay's start, the same clock as the shards'.
+    pub ms: u64,
+    /// Seconds since 1970, for tickets alone.
+    pub unix_s: u64,
+}
+
+/// What a relay is, for as long as it runs.
+#[derive(Debug)]
+pub struct Identity {
+    /// As enrolled.
+    pub relay: RelayId,
+    /// As enrolled.
+    pub pool: PoolId,
+    /// X25519 private key, of the handshakes.
+    pub key: Zeroizing<[u8; 32]>,
+    /// Makes the leases' control keys.
+    pub secret: Zeroizing<[u8; 32]>,
+    /// Seals resumption tickets; outlives the process.
+    pub resumption: Zeroizing<[u8; 32]>,
+}
+
+/// A datagram to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// From this one of the relay's addresses.
+    pub local: LocalId,
+    /// To whom.
+    pub to: SocketAddr,
+    /// The datagram.
+    pub bytes: Vec<u8>,
+}
+
+/// Whether the stream from control lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Control {
+    Lost,
+    Present { since_ms: u64 },
+}
+
+/// How much the binder remembers, beside the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Leases with their records.
+    pub records: usize,
+    /// Answers for questions that come again.
+    pub answers: usize,
+    /// Cookies that cannot be used again.
+    pub spent_cookies: usize,
+    /// Revocations.
+    pub revocations: usize,
+    /// Timers.
+    pub timers: usize,
+}
+
+/// The relay's one binder.
+///
+/// **The shell calls [`Binder::handle_datagram`] for each datagram from a shard,
+/// [`Binder::handle_activation`] for each activation and [`Binder::handle_timeout`] at
+/// [`Binder::poll_timeout`]; after each call it sends what [`Binder::poll_transmit`] gives.**
+#[derive(Debug)]
+pub struct Binder {
+    identity: Identity,
+    table: Writer,
+    /// By slot of the table.
+    records: Box<[Option<Record>]>,
+    certificate: Option<RelayCertificate>,
+    signing_keys: Vec<(KeyId, [u8; 32])>,
+    control: Control,
+    revocations: Revocations,
+    cookies: Cookies,
+    answers: Answers,
+    stamps: Stamps,
+    budgets: Budgets,
+    timers: Timers,
+    transmits: VecDeque<Transmit>,
+    counters: BinderCounters,
+    rng: ChaCha20Rng,
+}
+
+impl Binder {
+    /// A binder that has no certificate, no signing keys and no control yet.
+    pub fn new(identity: Identity, table: Writer, seed: [u8; 32], now: Now) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let slots = table.slots() as usize;
+        let mut key = || {
+            let mut key = [0; 16];
+            rng.fill_bytes(&mut key);
+            key
+        };
+        let (stamps, budgets) =
+            (Stamps::new(key(), (4 * slots).max(STAMPS_MIN)), Budgets::new(key()));
+        Self {
+            identity,
+            table,
+            records: (0..slots).map(|_| None).collect(),
+            certificate: None,
+            signing_keys: Vec::new(),
+            control: Control::Lost,
+            revocations: Revocations::default(),
+            cookies: Cookies::new(&mut rng, slots, now.ms),
+            answers: Answers::default(),
+            stamps,
+            budgets,
+            timers: Timers::new(now.ms),
+            transmits: VecDeque::new(),
+            counters: BinderCounters::default(),
+            rng,
+        }
+    }
+
+    /// The certificate that CHALLENGE carries.
+    pub fn set_certificate(&mut self, certificate: RelayCertificate) {
+        self.certificate = Some(certificate);
+    }
+
+    /// The keys that tickets are signed with; replaces those before.
+    pub fn set_signing_keys(&mut self, keys: Vec<(KeyId, [u8; 32])>) {
+        self.signing_keys = keys;
+    }
+
+    /// The stream from control lives: tickets hold until they expire.
+    pub fn control_found(&mut self, now: Now) {
+        if self.control == Control::Lost {
+            self.control = Control::Present { since_ms: now.ms };
+        }
+    }
+
+    /// The stream from control is dead: tickets hold for [`LOST_CONTROL_GRACE_S`] longer.
+    pub fn control_lost(&mut self) {
+        self.control = Control::Lost;
+    }
+
+    /// One more revocation: ends the leases it is about.
+    pub fn revoke(&mut self, revocation: &Revocation) {
+        self.revocations.insert(revocation);
+        self.end_revoked(revocation);
+    }
+
+    /// All revocations that matter; forgets others.
+    pub fn replace_revocations(&mut self, revocations: &[Revocation]) {
+        self.revocations.clear();
+        revocations.iter().for_each(|revocation| self.revoke(revocation));
+    }
+
+    /// Handles a datagram that a shard has handed over.
+    pub fn handle_datagram(
+        &mut self,
+        now: Now,
+        datagram: &[u8],
+        source: SocketAddr,
+        local: LocalId,
+    ) -> Outcome {
+        let place = Place { remote: source, local };
+        let outcome = match kind(datagram) {
+            Kind::Hello => self.handle_hello(now, datagram, place),
+            Kind::Bind => self.handle_bind(now, datagram, place),
+            Kind::Resume => self.handle_resume(now, datagram, place),
+            Kind::Control => self.handle_control(now, datagram, place),
+            Kind::Stun
+            | Kind::Data
+            | Kind::Challenge
+            | Kind::Bound
+            | Kind::Unsupported
+            | Kind::Hint
+            | Kind::Resumed
+            | Kind::Unknown => Outcome::Malformed,
+        };
+        self.counters.count(outcome);
+        outcome
+    }
+
+    /// A frame has used a pending lease: it becomes its member's own.
+    pub fn handle_activation(&mut self, now: Now, handle: Handle) {
+        self.activate(now, handle);
+    }
+
+    /// Ends leases whose time is over and forgets what is old.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.run_timers(now);
+    }
+
+    /// When [`Binder::handle_timeout`] is due, on the monotonic clock.
+    pub fn poll_timeout(&self) -> u64 {
+        self.timers.next_ms().min(self.cookies.rotate_at_ms())
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// What the binder has counted.
+    pub const fn counters(&self) -> &BinderCounters {
+        &self.counters
+    }
+
+    /// The table's counts.
+    pub fn counts(&self) -> Counts {
+        self.table.counts()
+    }
+
+    /// What the binder's identities are off by: 0.
+    pub fn skew(&self) -> u64 {
+        let counts = self.table.counts();
+        self.counters.skew((counts.active + counts.pending) as u64)
+    }
+
+    /// How much the binder remembers.
+    pub fn stored(&self) -> Stored {
+        Stored {
+            records: self.records.iter().flatten().count(),
+            answers: self.answers.len(),
+            spent_cookies: self.cookies.spent(),
+            revocations: self.revocations.len(),
+            timers: self.timers.len(),
+        }
+    }
+
+    fn transmit(&mut self, to: Place, bytes: Vec<u8>) {
+        self.transmits.push_back(Transmit { local: to.local, to: to.remote, bytes });
+    }
+}

@@ -1,0 +1,140 @@
+use chacha20poly1305::aead::{Aead as _, Payload};
+use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305};
+use lanrage_proto::frame::bind::BindResult;
+use lanrage_proto::frame::resume::{Resume, Resumed, TICKET_LEN_MAX};
+use lanrage_proto::wire::{Malformed, Reader, Writer};
+use lanrage_proto::{Generation, Member, RateClass, SessionId};
+use rand_core::RngCore as _;
+use zeroize::Zeroizing;
+
+use super::bind::refused;
+use super::cookies::{Place, Purpose};
+use super::leases::Claim;
+use super::{Binder, Now, Outcome};
+
+const VERSION: u8 = 1;
+const NONCE_LEN: usize = 24;
+const BODY_LEN: usize = 1 + 1 + 1 + 1 + 4 + 8 + 8 + 16 + 8 + 32;
+const _: () = assert!(NONCE_LEN + BODY_LEN + 16 <= TICKET_LEN_MAX);
+
+impl Binder {
+    /// RESUME (§5.4): the lease of a relay that has forgotten it, without public-key work.
+    ///
+    /// A cookie is good for one answer: the answer's key comes from nonce and cookie, and no two
+    /// different answers may be sealed under it.
+    pub(super) fn handle_resume(&mut self, now: Now, datagram: &[u8], place: Place) -> Outcome {
+        let Ok(resume) = Resume::decode(datagram) else {
+            return Outcome::Malformed;
+        };
+        if !self.cookies.holds(resume.cookie, Purpose::Hello(resume.nonce), place) {
+            return Outcome::BadCookie;
+        }
+        let question = (question(&resume), place);
+        if let Some(answer) = self.answers.find(&question) {
+            let answer = answer.to_vec();
+            self.transmit(place, answer);
+            return Outcome::Repeated;
+        }
+        if !self.budgets.prefixes.take(place.remote.ip(), now.ms) {
+            return Outcome::PrefixBudget;
+        }
+        if !self.budgets.resume.take(now.ms) {
+            return Outcome::Budget;
+        }
+        let Some((key, claim)) = self.open_ticket(resume.ticket) else {
+            return Outcome::NotAuthentic;
+        };
+        if !resume.proves(&key, self.identity.relay) {
+            return Outcome::NotAuthentic;
+        }
+        if !self.cookies.spend(resume.cookie) {
+            return Outcome::BadCookie;
+        }
+        let granted =
+            self.check_standing(now, &claim).and_then(|()| self.grant(now, place, &claim));
+        let (result, outcome) = match granted {
+            Ok((lease, _)) => (BindResult::Lease(lease), Outcome::Resumed),
+            Err(reason) => (refused(reason, now), Outcome::Refused(reason)),
+        };
+        let answer = Resumed::seal(&resume, &key, &result);
+        self.answers.keep(now.ms, question, answer.clone());
+        self.transmit(place, answer);
+        outcome
+    }
+
+    /// A fresh key, and the ticket by which the relay will know it after a crash.
+    ///
+    /// ```text
+    /// nonce 24 B | XChaCha20-Poly1305(version u8 | member u8 | rate class u8 | 0 | generation u32 |
+    ///              session u64 | expires u64 | instance 16 B | stamp u64 | key 32 B)
+    /// ```
+    pub(super) fn resumption(&mut self, claim: &Claim) -> (Zeroizing<[u8; 32]>, Vec<u8>) {
+        let mut key = Zeroizing::new([0; 32]);
+        self.rng.fill_bytes(&mut *key);
+        let mut nonce = [0; NONCE_LEN];
+        self.rng.fill_bytes(&mut nonce);
+        let body = Zeroizing::new(
+            Writer::with_capacity(BODY_LEN)
+                .bytes(&[VERSION, claim.member.number(), claim.rate_class.0, 0])
+                .u32(claim.generation.0)
+                .u64(claim.session.0)
+                .u64(claim.expires)
+                .bytes(&claim.instance)
+                .u64(claim.stamp)
+                .bytes(&*key)
+                .finish(),
+        );
+        let sealed = self
+            .resumption_cipher()
+            .encrypt(&nonce.into(), Payload { msg: &body, aad: &self.resumption_scope() })
+            .expect("the ticket is far below the cipher's limit");
+        (key, [nonce.as_slice(), &sealed].concat())
+    }
+
+    fn open_ticket(&self, ticket: &[u8]) -> Option<(Zeroizing<[u8; 32]>, Claim)> {
+        let (nonce, sealed) = ticket.split_first_chunk::<NONCE_LEN>()?;
+        let body = self
+            .resumption_cipher()
+            .decrypt(&(*nonce).into(), Payload { msg: sealed, aad: &self.resumption_scope() })
+            .ok()?;
+        read_body(&Zeroizing::new(body)).ok()
+    }
+
+    fn resumption_cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new((&*self.identity.resumption).into())
+    }
+
+    fn resumption_scope(&self) -> [u8; 4] {
+        let ([p0, p1], [r0, r1]) =
+            (self.identity.pool.0.to_be_bytes(), self.identity.relay.0.to_be_bytes());
+        [p0, p1, r0, r1]
+    }
+}
+
+fn read_body(body: &[u8]) -> Result<(Zeroizing<[u8; 32]>, Claim), Malformed> {
+    let mut reader = Reader::new(body, "resumption ticket");
+    let [version, member, rate_class, _] = reader.array()?;
+    if version != VERSION {
+        return Err(Malformed("resumption ticket version"));
+    }
+    let claim = Claim {
+        member: Member::new(member).ok_or(Malformed("resumption ticket member"))?,
+        rate_class: RateClass(rate_class),
+        generation: Generation(reader.u32()?),
+        session: SessionId(reader.u64()?),
+        expires: reader.u64()?,
+        instance: reader.array()?,
+        stamp: reader.u64()?,
+    };
+    let key = Zeroizing::new(reader.array()?);
+    reader.finish()?;
+    Ok((key, claim))
+}
+
+/// Nonce and the cookie's MAC: 32 bytes that no other RESUME from this place has.
+fn question(resume: &Resume<'_>) -> [u8; 32] {
+    let mut question = [0; 32];
+    question[..16].copy_from_slice(&resume.nonce.0);
+    question[16..].copy_from_slice(&resume.cookie.0[4..]);
+    question
+}

@@ -1,0 +1,25 @@
+//! What a relay does with a datagram: bytes and now in, verdicts out.
+//!
+//! [`shard`] forwards: it reads the lease table and keeps counts, one value a core. [`binder`] binds:
+//! it owns the table's writer. Neither has a clock, a socket or a thread, and they share nothing but
+//! the table; the shell carries datagrams from shards to the binder. `§` refers to
+//! `docs/src/protocol.md`.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+/// Every reason to forward a datagram nowhere.
+pub mod drops;
+pub use drops::{DropReason, Fault};
+
+/// Token buckets and rate classes.
+pub mod rate;
+
+/// The hot path: one shard's decisions.
+pub mod shard;
+pub use shard::{Answer, Class, Counters, Shard, Stun, Verdict, runs};
+
+/// What is not data: from HELLO to a lease's end.
+pub mod binder;
+pub use binder::{Binder, BinderCounters, End, Identity, Now, Outcome, Transmit};
+
+mod ids;

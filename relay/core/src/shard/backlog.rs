@@ -1,0 +1,68 @@
+use lanrage_proto::frame::DATAGRAM_LEN_MAX;
+use lanrage_relay_table::{Cursor, Handle, Member, SessionId};
+
+/// A broadcast that has not been copied to every member yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Broadcast {
+    pub(super) session: SessionId,
+    /// Gets no copy.
+    pub(super) source: Member,
+    /// Whose buckets pay.
+    pub(super) handle: Handle,
+    pub(super) rate_class: u8,
+    /// The next member.
+    pub(super) cursor: Cursor,
+}
+
+/// Broadcasts in the order they came, with their bytes: a ring of fixed slots.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    slots: Box<[Slot]>,
+    first: usize,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    broadcast: Option<Broadcast>,
+    bytes: [u8; DATAGRAM_LEN_MAX],
+    len: usize,
+}
+
+impl Backlog {
+    pub(super) fn new(slots: usize) -> Self {
+        let slot = || Slot { broadcast: None, bytes: [0; DATAGRAM_LEN_MAX], len: 0 };
+        Self { slots: (0..slots).map(|_| slot()).collect(), first: 0, len: 0 }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) const fn is_full(&self) -> bool {
+        self.len == self.slots.len()
+    }
+
+    /// The caller has seen that there is room; `frame` is at most a datagram long.
+    pub(super) fn push(&mut self, broadcast: Broadcast, frame: &[u8]) {
+        debug_assert!(!self.is_full());
+        let at = (self.first + self.len) % self.slots.len();
+        let slot = &mut self.slots[at];
+        slot.broadcast = Some(broadcast);
+        slot.bytes[..frame.len()].copy_from_slice(frame);
+        slot.len = frame.len();
+        self.len += 1;
+    }
+
+    pub(super) fn front(&mut self) -> Option<(&mut Broadcast, &[u8])> {
+        let Slot { broadcast, bytes, len } = &mut self.slots[self.first];
+        Some((broadcast.as_mut()?, &bytes[..*len]))
+    }
+
+    pub(super) fn pop(&mut self) {
+        if self.slots[self.first].broadcast.take().is_some() {
+            self.first = (self.first + 1) % self.slots.len();
+            self.len -= 1;
+        }
+    }
+}

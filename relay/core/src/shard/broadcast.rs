@@ -1,0 +1,87 @@
+use lanrage_relay_table::{Cursor, Endpoint, Handle, Lease, Reader};
+
+use super::backlog::Broadcast;
+use super::{Counters, Shard, Verdict, charge};
+use crate::drops::DropReason;
+use crate::rate;
+
+impl Shard {
+    /// Finds the first targets of a broadcast and puts it into the backlog when there are more
+    /// members than this pass may still serve. While others wait it waits behind them, so a
+    /// broadcast that finds the backlog full has gone to nobody.
+    pub(super) fn broadcast(&mut self, lease: &Lease, frame: &[u8]) -> Verdict {
+        self.targets.clear();
+        let mut broadcast = Broadcast {
+            session: lease.session,
+            source: lease.member,
+            handle: lease.handle,
+            rate_class: lease.rate_class,
+            cursor: Cursor::start(lease.chain),
+        };
+        if self.backlog.is_full() {
+            return self.counters.drop(DropReason::BroadcastBacklog, 1);
+        }
+        while self.backlog.is_empty() && self.targets.len() < self.copies_left {
+            match next_target(&self.table, &mut broadcast, &mut self.counters) {
+                Some(to) => self.targets.push(to),
+                None => break,
+            }
+        }
+        if !broadcast.cursor.is_done() {
+            self.counters.deferred += 1;
+            self.backlog.push(broadcast, frame);
+        }
+        let copies = self.targets.len();
+        self.copies_left -= copies;
+        self.counters.broadcast += 1;
+        self.count_copies(lease.handle, lease.rate_class, copies, frame.len());
+        Verdict::Copy
+    }
+
+    /// The target of the backlog's next copy, of the broadcast at its front.
+    pub(super) fn next_copy(&mut self) -> Option<Endpoint> {
+        while self.copies_left > 0 {
+            let (broadcast, frame) = self.backlog.front()?;
+            let (handle, rate_class, len) = (broadcast.handle, broadcast.rate_class, frame.len());
+            match next_target(&self.table, broadcast, &mut self.counters) {
+                Some(to) => {
+                    self.copies_left -= 1;
+                    self.count_copies(handle, rate_class, 1, len);
+                    return Some(to);
+                }
+                None => self.backlog.pop(),
+            }
+        }
+        None
+    }
+
+    /// Counts copies, and charges them while their sender still has its lease.
+    fn count_copies(&mut self, handle: Handle, rate_class: u8, copies: usize, len: usize) {
+        let copies = copies as u64;
+        self.counters.copies += copies;
+        self.counters.planned += copies;
+        if let Ok(from) = self.table.source(handle) {
+            let limits = rate::limits(rate_class);
+            charge::copies(limits, &from, self.now_ms, copies, copies * len as u64);
+        }
+    }
+}
+
+/// The next member but the source.
+fn next_target(
+    table: &Reader,
+    broadcast: &mut Broadcast,
+    counters: &mut Counters,
+) -> Option<Endpoint> {
+    let mut members = table.members(broadcast.session, broadcast.cursor);
+    let target = loop {
+        match members.next() {
+            Some(Ok(target)) if target.member == broadcast.source => {}
+            Some(Ok(target)) => break Some(target.endpoint),
+            Some(Err(_)) => counters.copies_torn += 1,
+            None => break None,
+        }
+    };
+    broadcast.cursor = members.cursor();
+    target
+}

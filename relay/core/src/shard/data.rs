@@ -1,0 +1,159 @@
+use std::net::{IpAddr, SocketAddr};
+
+use lanrage_proto::Destination;
+use lanrage_proto::frame::DATAGRAM_LEN_MAX;
+use lanrage_proto::frame::data::{HEADER_LEN, Sent, overwrite_for_delivery};
+use lanrage_proto::frame::hint::HintKind;
+use lanrage_relay_table::{Endpoint, Lease, Miss, Reader, Source, State};
+
+use super::charge::{self, Load};
+use super::{Shard, Verdict};
+use crate::drops::DropReason;
+use crate::ids::{handle_from_wire, member};
+use crate::rate;
+
+/// A frame that is not forwarded, and whether its sender is told.
+struct Refused(DropReason, Option<HintKind>);
+
+impl From<DropReason> for Refused {
+    fn from(reason: DropReason) -> Self {
+        Self(reason, None)
+    }
+}
+
+impl Shard {
+    /// A run of data frames with equal headers.
+    pub(super) fn handle_data(
+        &mut self,
+        run: &mut [u8],
+        segment_size: usize,
+        source: SocketAddr,
+    ) -> Verdict {
+        let segments = run.len().div_ceil(segment_size) as u64;
+        self.counters.received += segments;
+        let Some(header) = run.first_chunk().filter(|_| segment_size <= DATAGRAM_LEN_MAX) else {
+            return self.counters.drop(DropReason::Length, segments);
+        };
+        let sent = Sent::decode(header);
+        let checked = check(&self.table, &sent, source);
+        let (from, destination) = match checked {
+            Ok(checked) => checked,
+            Err(refused) => return self.refuse(refused, segments, &sent),
+        };
+        let Source { lease, owner, .. } = from;
+
+        owner.set_last_seen_ms(self.now_ms);
+        let limits = rate::limits(lease.rate_class);
+        let load = Load {
+            now_ms: self.now_ms,
+            frames: segments,
+            bytes: segment_size as u64,
+            is_broadcast: destination == Destination::Everyone,
+        };
+        let (admitted, limit) = charge::admit(limits, &from, load);
+        self.counters.drop(limit, segments - admitted);
+        if admitted == 0 {
+            return Verdict::Drop;
+        }
+        let len = run.len().min(admitted as usize * segment_size);
+        charge::frames(limits, &from, self.now_ms, admitted, len as u64);
+        if lease.state == State::Pending && !owner.is_activation_reported(lease.handle) {
+            self.activation = Some(lease.handle);
+        }
+
+        let route = self.route(&lease, &sent, destination);
+        let run = &mut run[..len];
+        let to = match route {
+            Ok(route) => route,
+            Err(refused) => return self.refuse(refused, admitted, &sent),
+        };
+        run.chunks_mut(segment_size)
+            .filter_map(<[u8]>::first_chunk_mut::<HEADER_LEN>)
+            .for_each(|header| overwrite_for_delivery(header, self.relay));
+        match to {
+            Route::Members => self.broadcast(&lease, run),
+            Route::Back => {
+                self.counters.self_addressed += admitted;
+                self.counters.planned += admitted;
+                Verdict::Forward { to: lease.endpoint, len }
+            }
+            Route::Peer(to) => {
+                self.counters.unicast += admitted;
+                self.counters.planned += admitted;
+                Verdict::Forward { to, len }
+            }
+        }
+    }
+
+    fn route(
+        &self,
+        lease: &Lease,
+        sent: &Sent,
+        destination: Destination,
+    ) -> Result<Route, Refused> {
+        let is_here = sent.egress == self.relay || sent.egress.0 == 0;
+        match destination {
+            Destination::One(peer) if !is_here => {
+                Err(Refused(DropReason::NoMesh, Some(HintKind::NoPeer(peer))))
+            }
+            Destination::Everyone if !is_here => Err(DropReason::NoMesh.into()),
+            Destination::Everyone => Ok(Route::Members),
+            Destination::One(peer) if member(peer) == lease.member => Ok(Route::Back),
+            Destination::One(peer) => {
+                match self.table.peer(lease.chain, lease.session, member(peer)) {
+                    Ok(target) => Ok(Route::Peer(target.endpoint)),
+                    Err(Miss::Absent) => {
+                        Err(Refused(DropReason::NoPeer, Some(HintKind::NoPeer(peer))))
+                    }
+                    Err(Miss::Torn) => Err(DropReason::TableBusy.into()),
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, Refused(reason, hint): Refused, segments: u64, sent: &Sent) -> Verdict {
+        self.counters.drop(reason, segments);
+        match hint {
+            Some(kind) => self.hints.answer(kind, sent, self.now_ms, &mut self.counters),
+            None => Verdict::Drop,
+        }
+    }
+}
+
+/// Where a frame that holds goes.
+enum Route {
+    Peer(Endpoint),
+    Back,
+    Members,
+}
+
+/// The checks of §3.1 after the length, in their order.
+fn check<'a>(
+    table: &'a Reader,
+    sent: &Sent,
+    source: SocketAddr,
+) -> Result<(Source<'a>, Destination), Refused> {
+    let unknown = |reason| Refused(reason, Some(HintKind::NoLease));
+    let from = table.source(handle_from_wire(sent.handle)).map_err(|miss| match miss {
+        Miss::Absent => unknown(DropReason::Handle),
+        Miss::Torn => DropReason::TableBusy.into(),
+    })?;
+    let ip = match source.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    if from.lease.tag.0 != sent.tag.0 {
+        return Err(unknown(DropReason::Tag));
+    }
+    if !from.lease.accepts(ip, source.port()) {
+        return Err(unknown(DropReason::Address));
+    }
+    if u16::from(from.lease.member.number()) != sent.source {
+        return Err(DropReason::Source.into());
+    }
+    if sent.flags != 0 {
+        return Err(DropReason::Flags.into());
+    }
+    let destination = Destination::from_wire(sent.destination).ok_or(DropReason::Destination)?;
+    Ok((from, destination))
+}

@@ -1,0 +1,235 @@
+//! The decision of one shard: the hot path. Nothing here allocates, waits or reads a clock.
+
+use std::net::SocketAddr;
+
+use lanrage_proto::RelayId;
+use lanrage_proto::datagram::{Kind, kind};
+use lanrage_proto::frame::bind::Bind;
+use lanrage_proto::frame::data::{HEADER_LEN, Sent};
+use lanrage_proto::frame::hello::Hello;
+use lanrage_proto::frame::{control, resume};
+use lanrage_proto::stun;
+use lanrage_relay_table::{Endpoint, Handle, Reader};
+
+use crate::drops::DropReason;
+use crate::ids::handle_from_wire;
+use crate::rate::{Meter, Rate};
+
+mod train;
+pub use train::{Runs, runs};
+mod answer;
+mod backlog;
+mod broadcast;
+mod charge;
+mod data;
+mod hints;
+pub use answer::Answer;
+mod counters;
+mod xor_mapped;
+pub use counters::Counters;
+
+use backlog::Backlog;
+use hints::Hints;
+
+/// Copies of broadcasts a shard makes in one pass of its loop; the rest waits for the next.
+pub const COPIES_PER_PASS: usize = 64;
+/// Broadcasts that may wait.
+pub const BACKLOG_LEN: usize = 256;
+/// STUN answers a second and shard.
+const STUN_ANSWERS: Rate = Rate::per_second(2_000, 100);
+
+/// What the shell does with a run of datagrams from one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send the run's first `len` bytes on, in datagrams of the size they came in.
+    Forward {
+        /// The target, and which of the relay's addresses it talks to.
+        to: Endpoint,
+        /// All of the run, unless a rate cut it.
+        len: usize,
+    },
+    /// Send the datagram to each of [`Shard::targets`].
+    Copy,
+    /// Send this back to where the run came from.
+    Answer(Answer),
+    /// Queue the datagram for the binder; [`Shard::refused`] if there is no room.
+    ToBinder(Class),
+    /// Nothing; it is counted.
+    Drop,
+}
+
+/// The binder's queues: the first is served before the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// CONTROL and RESUME: of those who have or had a lease.
+    Established,
+    /// HELLO and BIND: anybody's.
+    Newcomer,
+}
+
+/// The longest datagram that goes to the binder.
+pub const BINDER_DATAGRAM_LEN_MAX: usize = Bind::LEN;
+
+const RESUME_LEN_MIN: usize = 4 + 16 + 20 + 16 + 1;
+const RESUME_LEN_MAX: usize = RESUME_LEN_MIN - 1 + resume::TICKET_LEN_MAX;
+/// The seal of an empty body.
+const CONTROL_LEN_MIN: usize = control::HEADER_LEN + 16;
+/// The longest body is 32 bytes.
+const CONTROL_LEN_MAX: usize = CONTROL_LEN_MIN + 32;
+const _: () = assert!(Hello::LEN <= BINDER_DATAGRAM_LEN_MAX);
+const _: () = assert!(RESUME_LEN_MAX <= BINDER_DATAGRAM_LEN_MAX);
+
+/// Whether STUN Binding requests are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stun {
+    /// Within a budget.
+    Answer,
+    /// They are dropped.
+    Ignore,
+}
+
+/// One shard's decisions and counts.
+///
+/// **For each pass of its loop the shell calls [`Shard::begin_pass`], then for each run of each
+/// train ([`runs`]) [`Shard::handle_run`], does what the verdict says and looks at
+/// [`Shard::poll_activation`]; at the end of the pass it sends what [`Shard::poll_copy`] gives.**
+#[derive(Debug)]
+pub struct Shard {
+    relay: RelayId,
+    table: Reader,
+    now_ms: u64,
+    stun: Option<Meter>,
+    hints: Hints,
+    counters: Counters,
+    targets: Vec<Endpoint>,
+    copies_left: usize,
+    backlog: Backlog,
+    activation: Option<Handle>,
+}
+
+impl Shard {
+    /// A shard of this relay; all it ever needs is allocated here.
+    pub fn new(relay: RelayId, table: Reader, stun: Stun) -> Self {
+        Self {
+            relay,
+            table,
+            now_ms: 0,
+            stun: (stun == Stun::Answer).then(|| Meter::new(STUN_ANSWERS)),
+            hints: Hints::default(),
+            counters: Counters::default(),
+            targets: Vec::with_capacity(COPIES_PER_PASS),
+            copies_left: COPIES_PER_PASS,
+            backlog: Backlog::new(BACKLOG_LEN),
+            activation: None,
+        }
+    }
+
+    /// Begins a pass at `now_ms`, milliseconds since the relay's start.
+    pub fn begin_pass(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        self.copies_left = COPIES_PER_PASS;
+    }
+
+    /// Loads the lines of the lease that a later [`Shard::handle_run`] will look at.
+    pub fn prefetch(&self, train: &[u8]) {
+        if let Some(header) = train.first_chunk::<HEADER_LEN>() {
+            self.table.touch_sources([handle_from_wire(Sent::decode(header).handle)]);
+        }
+    }
+
+    /// Decides what becomes of a run: datagrams of `segment_size` bytes with equal headers, or one
+    /// datagram. The headers of a run that is sent on are rewritten.
+    pub fn handle_run(
+        &mut self,
+        run: &mut [u8],
+        segment_size: usize,
+        source: SocketAddr,
+    ) -> Verdict {
+        match kind(run) {
+            Kind::Data => self.handle_data(run, segment_size.clamp(1, run.len()), source),
+            Kind::Stun => self.handle_stun(run, source),
+            Kind::Hello => self.hand_over(run, Hello::LEN, Hello::LEN, Class::Newcomer),
+            Kind::Bind => self.hand_over(run, Bind::LEN, Bind::LEN, Class::Newcomer),
+            Kind::Control => {
+                self.hand_over(run, CONTROL_LEN_MIN, CONTROL_LEN_MAX, Class::Established)
+            }
+            Kind::Resume => self.hand_over(run, RESUME_LEN_MIN, RESUME_LEN_MAX, Class::Established),
+            Kind::Challenge | Kind::Bound | Kind::Unsupported | Kind::Hint | Kind::Resumed => {
+                self.drop_one(DropReason::RelayOnlyType)
+            }
+            Kind::Unknown if run.is_empty() => self.drop_one(DropReason::Length),
+            Kind::Unknown => self.drop_one(DropReason::UnknownType),
+        }
+    }
+
+    /// Where the last [`Verdict::Copy`] goes, at most [`COPIES_PER_PASS`].
+    pub fn targets(&self) -> &[Endpoint] {
+        &self.targets
+    }
+
+    /// The next copy of a broadcast that waited; `None` when none waits or the pass has made its
+    /// share.
+    pub fn poll_copy(&mut self) -> Option<(Endpoint, &[u8])> {
+        let to = self.next_copy()?;
+        self.backlog.front().map(|(_, frame)| (to, frame))
+    }
+
+    /// Whether broadcasts wait for the next pass.
+    pub const fn is_backlogged(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// The pending lease that the last run has used: the binder must hear of it. Every run of the
+    /// lease gives it again until [`Shard::activation_queued`].
+    pub const fn poll_activation(&mut self) -> Option<Handle> {
+        self.activation.take()
+    }
+
+    /// The binder's queue holds the activation of this lease.
+    pub fn activation_queued(&self, handle: Handle) {
+        if let Ok(source) = self.table.source(handle) {
+            source.owner.mark_activation_reported(handle);
+        }
+    }
+
+    /// The binder's queue had no room for the datagram of the last [`Verdict::ToBinder`].
+    pub fn refused(&mut self) {
+        self.counters.to_control -= 1;
+        self.counters.drop(DropReason::ControlQueue, 1);
+    }
+
+    /// What the shard has counted.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn hand_over(&mut self, run: &[u8], shortest: usize, longest: usize, class: Class) -> Verdict {
+        if !(shortest..=longest).contains(&run.len()) {
+            return self.drop_one(DropReason::Length);
+        }
+        self.counters.received += 1;
+        self.counters.to_control += 1;
+        Verdict::ToBinder(class)
+    }
+
+    fn handle_stun(&mut self, datagram: &[u8], source: SocketAddr) -> Verdict {
+        let Some(meter) = &mut self.stun else {
+            return self.drop_one(DropReason::StunOff);
+        };
+        let Some(id) = stun::binding_request(datagram) else {
+            return self.drop_one(DropReason::StunMalformed);
+        };
+        if !meter.take(self.now_ms) {
+            return self.drop_one(DropReason::StunBudget);
+        }
+        self.counters.received += 1;
+        self.counters.answered += 1;
+        self.counters.planned += 1;
+        Verdict::Answer(xor_mapped::answer(id, source))
+    }
+
+    fn drop_one(&mut self, reason: DropReason) -> Verdict {
+        self.counters.received += 1;
+        self.counters.drop(reason, 1)
+    }
+}

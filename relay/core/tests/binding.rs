@@ -1,0 +1,440 @@
+//! Binding, from HELLO to a lease's end, in virtual time.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Player, RELAY, World, address, is_hint, open_bound, open_control, public};
+use lanrage_proto::api::Revocation;
+use lanrage_proto::frame::bind::Refusal;
+use lanrage_proto::frame::control::Message;
+use lanrage_proto::frame::hello::Hello;
+use lanrage_proto::frame::resume::Resume;
+use lanrage_proto::frame::{Cookie, Nonce};
+use lanrage_proto::ids::{Destination, Generation, PoolId, RelayId};
+use lanrage_proto::signed::TicketBody;
+use lanrage_relay_core::{DropReason, End, Outcome};
+
+fn player() -> Player {
+    Player::new(1, 1, address("192.0.2.1:1001"))
+}
+
+fn alive(world: &mut World, player: &Player, lease: &lanrage_proto::frame::bind::Lease) -> bool {
+    let probe = player.frame(lease, Destination::One(player.member), b"probe");
+    let out = world.send(player.address, &probe);
+    out.len() == 1 && !is_hint(&out[0]) && out[0].to == player.address
+}
+
+#[test]
+fn versions_without_one_in_common_are_told_so() {
+    let mut world = World::new(4);
+    let hello = Hello { version_min: 2, version_max: 9, nonce: Nonce([1; 16]) };
+    let out = world.send(address("192.0.2.1:1"), &hello.encode());
+    assert_eq!(out.len(), 1);
+    assert_eq!(world.outcome, Some(Outcome::Unsupported));
+}
+
+#[test]
+fn each_refusal_has_its_reason() {
+    let mut world = World::new(4);
+    let p = player();
+    let mut binding = p.clone();
+    let body = world.ticket(&p);
+    let mut refused = |world: &mut World, body, reason| {
+        assert_eq!(world.bind_with(&mut binding, body).unwrap_err(), reason);
+        assert_eq!(world.outcome, Some(Outcome::Refused(reason)));
+        assert_eq!(world.binder.counters().refused(reason), 1);
+        assert_eq!(world.binder.stored().records, 0);
+    };
+    let unknown_key = lanrage_proto::KeyId(9);
+    let bad = TicketBody { key_id: unknown_key, ..body };
+    refused(&mut world, bad, Refusal::BadTicket);
+    let bad = TicketBody { pool: PoolId(9), ..body };
+    refused(&mut world, bad, Refusal::WrongRelay);
+    let bad = TicketBody { key: public([9; 32]), ..body };
+    refused(&mut world, bad, Refusal::WrongKey);
+    let bad =
+        TicketBody { not_before: world.now.unix_s + 31, expires: world.now.unix_s + 60, ..body };
+    refused(&mut world, bad, Refusal::NotYetValid);
+    let bad = TicketBody { expires: world.now.unix_s - 31, ..body };
+    refused(&mut world, bad, Refusal::Expired);
+    world.binder.revoke(&Revocation {
+        session: p.session,
+        member: p.member,
+        generation: Generation(2),
+        forget_after: u64::MAX,
+    });
+    refused(&mut world, body, Refusal::Revoked);
+    let mut other = Player::new(1, 2, p.address);
+    other.private = [2; 32];
+    let bad = TicketBody { relays: [RelayId(1), RelayId(2), RelayId(3)], ..world.ticket(&other) };
+    assert_eq!(world.bind_with(&mut other, bad).unwrap_err(), Refusal::WrongRelay);
+}
+
+#[test]
+fn a_full_table_refuses() {
+    let mut world = World::new(2);
+    for member in 1..=2 {
+        world.join(&mut Player::new(1, member, address(&format!("192.0.2.{member}:1"))));
+    }
+    let mut third = Player::new(1, 3, address("192.0.2.3:1"));
+    assert_eq!(world.bind(&mut third).unwrap_err(), Refusal::Full);
+}
+
+#[test]
+fn a_repeated_bind_gets_the_same_answer_and_a_replayed_one_evicts_nobody() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let ticket = world.ticket(&p).sign(&world.signing);
+    let (frame, mut initiator) = world.bind_frame(&mut p, ticket);
+    let first = world.send(p.address, &frame);
+    let again = world.send(p.address, &frame);
+    assert_eq!(first, again);
+    assert_eq!(world.outcome, Some(Outcome::Repeated));
+    let lease = open_bound(&first[0].bytes, &mut initiator).unwrap();
+    assert!(alive(&mut world, &p, &lease));
+
+    // From elsewhere the cookie does not hold; from there, later, the stamp is old.
+    assert!(world.send(address("192.0.2.66:1001"), &frame).is_empty());
+    assert_eq!(world.outcome, Some(Outcome::BadCookie));
+    world.advance(5_100);
+    assert_eq!(world.send(p.address, &frame).len(), 1);
+    assert_eq!(world.outcome, Some(Outcome::Refused(Refusal::Replayed)));
+    assert!(alive(&mut world, &p, &lease));
+    assert_eq!(world.binder.counts().active, 1);
+    assert_eq!(world.binder.counts().pending, 0);
+}
+
+#[test]
+fn a_cookie_holds_for_two_epochs() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let ticket = world.ticket(&p).sign(&world.signing);
+    let (frame, _) = world.bind_frame(&mut p, ticket.clone());
+    world.advance(89_000);
+    world.send(p.address, &frame);
+    assert_eq!(world.outcome, Some(Outcome::Bound));
+    let (frame, _) = world.bind_frame(&mut p, ticket);
+    world.advance(181_000);
+    assert!(world.send(p.address, &frame).is_empty());
+    assert_eq!(world.outcome, Some(Outcome::BadCookie));
+}
+
+#[test]
+fn a_pending_lease_replaces_only_when_used_and_ends_unused() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let old = world.join(&mut p);
+    let home = p.address;
+    p.address = address("192.0.2.1:2002");
+    let new = world.bind(&mut p).unwrap();
+    let mut at_home = p.clone();
+    at_home.address = home;
+    assert!(alive(&mut world, &at_home, &old), "the old lease lives beside the pending one");
+    world.advance(3_100);
+    assert_eq!(world.binder.counters().ended(End::Unused), 1);
+    assert!(!alive(&mut world, &p, &new));
+    assert!(alive(&mut world, &at_home, &old));
+
+    let newer = world.join(&mut p);
+    assert!(alive(&mut world, &p, &newer));
+    assert!(!alive(&mut world, &at_home, &old), "replaced");
+    assert_eq!(world.binder.counters().ended(End::Replaced), 1);
+}
+
+#[test]
+fn the_same_instance_at_the_same_address_renews_in_place() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let lease = world.join(&mut p);
+    for _ in 0..4 {
+        for _ in 0..120 {
+            world.advance(20_000);
+            assert!(alive(&mut world, &p, &lease));
+        }
+        let renewed = world.bind(&mut p).unwrap();
+        assert_eq!((renewed.handle, renewed.tag), (lease.handle, lease.tag));
+        assert_ne!(renewed.key_to_relay, lease.key_to_relay, "counters begin again");
+        assert_eq!(world.outcome, Some(Outcome::Renewed));
+    }
+    assert!(alive(&mut world, &p, &lease), "2.7 h on tickets of an hour");
+}
+
+#[test]
+fn a_lease_ends_idle_released_expired() {
+    let mut world = World::new(8);
+    let mut p = player();
+    world.join(&mut p);
+    world.advance(32_500);
+    assert_eq!(world.binder.counters().ended(End::Idle), 1);
+
+    let lease = world.join(&mut p);
+    let release = Message::Release.seal(&lease.key_to_relay, lease.handle, 1);
+    assert!(world.send(p.address, &release).is_empty());
+    assert_eq!(world.outcome, Some(Outcome::Released));
+    assert!(!alive(&mut world, &p, &lease));
+    world.send(p.address, &release);
+    assert_eq!(world.outcome, Some(Outcome::NoLease));
+
+    let lease = world.join(&mut p);
+    let mut life_s = 0;
+    while alive(&mut world, &p, &lease) {
+        world.advance(10_000);
+        life_s += 10;
+    }
+    assert!((3_620..=3_660).contains(&life_s), "{life_s} s");
+    assert_eq!(world.binder.counters().ended(End::Expired), 1);
+}
+
+#[test]
+fn without_control_tickets_hold_a_day_longer() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let lease = world.join(&mut p);
+    world.binder.control_lost();
+    let hours = |world: &mut World, p: &Player, lease, hours: u64| {
+        for _ in 0..hours * 180 {
+            world.advance(20_000);
+            assert!(alive(world, p, lease));
+        }
+    };
+    hours(&mut world, &p, &lease, 24);
+    let mut late = Player::new(1, 2, address("192.0.2.2:1"));
+    let mut body = world.ticket(&late);
+    body.expires = world.now.unix_s - 86_000;
+    assert!(world.bind_with(&mut late, body.clone()).is_ok(), "expired by less than a day");
+    body.expires -= 1_000;
+    assert_eq!(world.bind_with(&mut late, body.clone()).unwrap_err(), Refusal::Expired);
+
+    // Control is back: no expired ticket binds, and clients have two minutes to renew.
+    world.binder.control_found(world.now);
+    body.expires = world.now.unix_s - 31;
+    assert_eq!(world.bind_with(&mut late, body).unwrap_err(), Refusal::Expired);
+    world.advance(20_000);
+    assert!(alive(&mut world, &p, &lease));
+    for _ in 0..6 {
+        world.advance(20_000);
+        alive(&mut world, &p, &lease);
+    }
+    assert!(!alive(&mut world, &p, &lease));
+}
+
+#[test]
+fn a_revocation_ends_leases_and_a_later_generation_outlives_it() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let lease = world.join(&mut p);
+    let revocation = Revocation {
+        session: p.session,
+        member: p.member,
+        generation: Generation(2),
+        forget_after: u64::MAX,
+    };
+    world.binder.revoke(&revocation);
+    assert!(!alive(&mut world, &p, &lease));
+    assert_eq!(world.binder.counters().ended(End::Revoked), 1);
+    assert_eq!(world.bind(&mut p).unwrap_err(), Refusal::Revoked);
+    p.generation = Generation(2);
+    let lease = world.join(&mut p);
+    world.binder.revoke(&revocation);
+    assert!(alive(&mut world, &p, &lease));
+    let mut former = player();
+    former.stamp = 100;
+    world.binder.replace_revocations(&[]);
+    assert_eq!(
+        world.bind(&mut former).unwrap_err(),
+        Refusal::Revoked,
+        "a lease of a later generation is control's word, too"
+    );
+}
+
+#[test]
+fn instances_that_fight_are_told_so() {
+    let mut world = World::new(8);
+    let mut ours = player();
+    let mut theirs = Player { instance: [99; 16], address: address("198.51.100.1:5"), ..player() };
+    world.join(&mut ours);
+    for _ in 0..3 {
+        world.join(&mut theirs);
+        std::mem::swap(&mut ours, &mut theirs);
+    }
+    assert_eq!(world.bind(&mut theirs).unwrap_err(), Refusal::Duplicate);
+    assert!(world.bind(&mut ours).is_ok(), "the one that has the lease keeps it");
+    world.advance(20_000);
+    world.join(&mut ours);
+    world.advance(20_000);
+    world.join(&mut ours);
+    world.advance(20_100);
+    world.join(&mut theirs);
+}
+
+#[test]
+fn rebind_accepts_both_addresses_for_three_seconds() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let lease = world.join(&mut p);
+    let mut peer = Player::new(1, 2, address("192.0.2.2:1"));
+    let peer_lease = world.join(&mut peer);
+    let before = p.clone();
+    p.address = address("[2001:db8::1]:7");
+    assert_eq!(world.rebind(&p, &lease, 1), Some(p.address));
+
+    let to_p = peer.frame(&peer_lease, Destination::One(p.member), b"hi");
+    assert_eq!(world.send(peer.address, &to_p)[0].to, p.address, "sending goes to the new one");
+    let to_peer = p.frame(&lease, Destination::One(peer.member), b"hi");
+    assert_eq!(world.send(p.address, &to_peer)[0].to, peer.address);
+    assert_eq!(world.send(before.address, &to_peer)[0].to, peer.address);
+    world.advance(3_100);
+    assert!(is_hint(&world.send(before.address, &to_peer)[0]));
+    assert_eq!(world.shard.counters().dropped_for(DropReason::Address), 1);
+    assert_eq!(world.send(p.address, &to_peer)[0].to, peer.address);
+}
+
+#[test]
+fn control_messages_must_be_fresh_sealed_and_answered_from_there() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let lease = world.join(&mut p);
+    let elsewhere = address("203.0.113.5:5");
+    let key = &lease.key_to_relay;
+
+    let rebind = Message::Rebind.seal(key, lease.handle, 5);
+    let out = world.send(elsewhere, &rebind);
+    assert_eq!(out[0].bytes.len(), rebind.len(), "no longer than its question");
+    assert!(world.send(elsewhere, &rebind).is_empty(), "a counter is good once");
+    assert_eq!(world.outcome, Some(Outcome::NotAuthentic));
+    let Some(Message::RebindChallenge(cookie)) = open_control(&out[0].bytes, &lease) else {
+        panic!("no challenge");
+    };
+    let answer = Message::RebindAnswer(cookie).seal(key, lease.handle, 6);
+    assert!(world.send(address("203.0.113.6:5"), &answer).is_empty(), "from another address");
+    assert_eq!(world.outcome, Some(Outcome::BadCookie));
+
+    let forged = Message::Release.seal(&[7; 32], lease.handle, 9);
+    assert!(world.send(p.address, &forged).is_empty());
+    assert_eq!(world.outcome, Some(Outcome::NotAuthentic));
+    let reflected = Message::Release.seal(&lease.key_to_client, lease.handle, 9);
+    assert!(world.send(p.address, &reflected).is_empty());
+    assert_eq!(world.outcome, Some(Outcome::NotAuthentic), "each direction has its key");
+    assert!(alive(&mut world, &p, &lease));
+}
+
+#[test]
+fn a_lease_is_resumed_after_a_crash_once_for_each_cookie() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let lease = world.join(&mut p);
+    world.crash(8);
+    assert!(is_hint(&world.send(p.address, &p.frame(&lease, Destination::One(p.member), b""))[0]));
+
+    let wrong = world.resume(&p, &[1; 32], &lease.resumption_ticket);
+    assert!(wrong.is_none());
+    let key = &lease.resumption_key;
+    let resumed = world.resume(&p, key, &lease.resumption_ticket).unwrap().unwrap();
+    assert_eq!(world.outcome, Some(Outcome::Resumed));
+    assert!(alive(&mut world, &p, &resumed));
+    let mut forged = lease.resumption_ticket.clone();
+    forged[40] ^= 1;
+    assert!(world.resume(&p, key, &forged).is_none());
+
+    // The same RESUME again: the same answer, and later none.
+    let challenge = world.challenge(p.address);
+    let frame =
+        Resume::new(challenge.nonce, challenge.cookie, &lease.resumption_ticket, key, RELAY);
+    let first = world.send(p.address, &frame.encode());
+    assert_eq!(world.send(p.address, &frame.encode()), first);
+    world.advance(5_100);
+    assert!(world.send(p.address, &frame.encode()).is_empty());
+    assert_eq!(world.outcome, Some(Outcome::BadCookie));
+    let spent = world.binder.stored().spent_cookies;
+    world.advance(200_000);
+    assert_eq!((spent, world.binder.stored().spent_cookies), (2, 0));
+}
+
+#[test]
+fn a_resumption_ends_with_the_ticket_and_with_a_kick() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let lease = world.join(&mut p);
+    let (key, ticket) = (lease.resumption_key, lease.resumption_ticket);
+    world.crash(8);
+    world.binder.revoke(&Revocation {
+        session: p.session,
+        member: p.member,
+        generation: Generation(2),
+        forget_after: u64::MAX,
+    });
+    assert_eq!(world.resume(&p, &key, &ticket).unwrap().unwrap_err(), Refusal::Revoked);
+    world.binder.replace_revocations(&[]);
+    world.binder.control_found(world.now);
+    world.advance(3_640_000);
+    assert_eq!(world.resume(&p, &key, &ticket).unwrap().unwrap_err(), Refusal::Expired);
+}
+
+/// Every first byte and many lengths, from an address that has proven nothing: no answer is longer
+/// than its question but for STUN's, and nothing is remembered.
+#[test]
+fn nothing_unproven_is_amplified_or_stored() {
+    let mut world = World::new(8);
+    let mut p = player();
+    world.join(&mut p);
+    world.advance(10_000);
+    world.join(&mut p);
+    let lengths: Vec<usize> = (0..=64).chain([231, 248, 255, 256, 257, 299, 300, 1472]).collect();
+    for first in 0..=255_u8 {
+        for &len in &lengths {
+            for second in [0, 1, 2] {
+                let mut datagram = vec![first; len];
+                if len > 8 {
+                    datagram[1] = second;
+                    datagram[2..4].fill(0);
+                    datagram[4..8].copy_from_slice(&0x2112_a442_u32.to_be_bytes());
+                }
+                let stored = world.binder.stored();
+                let counts = world.binder.counts();
+                let out = world.send(address("198.51.100.66:666"), &datagram);
+                let limit = if first == 0 && len == 20 { 44 } else { len };
+                assert!(out.len() <= 1);
+                assert!(out.iter().all(|out| out.bytes.len() <= limit), "{first:#x} {len}");
+                assert_eq!(world.binder.stored(), stored, "{first:#x} {len}");
+                assert_eq!(world.binder.counts(), counts);
+            }
+        }
+        world.now.ms += 1;
+    }
+}
+
+#[test]
+fn frames_with_bad_cookies_reach_no_public_key_work() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let ticket = world.ticket(&p).sign(&world.signing);
+    let (mut frame, _) = world.bind_frame(&mut p, ticket);
+    frame[20] ^= 1;
+    assert!(world.send(p.address, &frame).is_empty());
+    assert_eq!(world.outcome, Some(Outcome::BadCookie));
+    let resume =
+        Resume::new(Nonce([0; 16]), Cookie([9; Cookie::LEN]), &[0; 120], &[0; 32], RELAY).encode();
+    assert!(world.send(p.address, &resume).is_empty());
+    assert_eq!(world.outcome, Some(Outcome::BadCookie));
+    assert_eq!(world.binder.stored().answers, 0);
+}
+
+#[test]
+fn a_flood_of_hellos_starves_neither_binds_nor_control() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let lease = world.join(&mut p);
+    let ticket = world.ticket(&p).sign(&world.signing);
+    let (bind, _) = world.bind_frame(&mut p, ticket);
+    let hello = Hello { version_min: 1, version_max: 1, nonce: Nonce([1; 16]) }.encode();
+    let answered: usize = (0..10_000u32)
+        .map(|at| {
+            let from = std::net::SocketAddr::from((std::net::Ipv4Addr::from(at), 9));
+            world.send(from, &hello).len()
+        })
+        .sum();
+    assert!(answered < 2_100, "{answered}");
+    assert_eq!(world.send(p.address, &bind).len(), 1);
+    assert_eq!(world.outcome, Some(Outcome::Renewed));
+    assert!(alive(&mut world, &p, &lease));
+}

@@ -1,0 +1,351 @@
+//! A relay of one shard and one binder in virtual time, and clients made of the protocol crate.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+
+use std::net::SocketAddr;
+
+use ed25519_dalek::SigningKey;
+use lanrage_proto::datagram::{Kind, kind};
+use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound, Lease, Refusal};
+use lanrage_proto::frame::challenge::Challenge;
+use lanrage_proto::frame::control::{Message, Sealed};
+use lanrage_proto::frame::data::Sent;
+use lanrage_proto::frame::hello::Hello;
+use lanrage_proto::frame::resume::{Resume, Resumed};
+use lanrage_proto::frame::{Cookie, Nonce};
+use lanrage_proto::handshake::Initiator;
+use lanrage_proto::ids::{
+    Destination, Generation, KeyId, Member, PoolId, RateClass, RelayId, SessionId,
+};
+use lanrage_proto::signed::{RelayCertificate, Ticket, TicketBody};
+use lanrage_proto::{Signature, TunnelKey};
+use lanrage_relay_core::{Binder, Identity, Now, Outcome, Shard, Stun, Verdict, runs};
+use lanrage_relay_table::{Capacity, LocalId};
+use x25519_dalek::{PublicKey, StaticSecret};
+
+pub const RELAY: RelayId = RelayId(7);
+pub const POOL: PoolId = PoolId(3);
+pub const LOCAL: LocalId = LocalId(0);
+pub const START_UNIX: u64 = 1_800_000_000;
+const RELAY_PRIVATE: [u8; 32] = [0x11; 32];
+
+pub fn public(private: [u8; 32]) -> TunnelKey {
+    TunnelKey(PublicKey::from(&StaticSecret::from(private)).to_bytes())
+}
+
+pub fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    pub to: SocketAddr,
+    pub bytes: Vec<u8>,
+}
+
+/// One device in one session.
+#[derive(Clone, Debug)]
+pub struct Player {
+    pub session: SessionId,
+    pub member: Member,
+    pub generation: Generation,
+    pub rate_class: RateClass,
+    pub private: [u8; 32],
+    pub instance: [u8; 16],
+    pub stamp: u64,
+    pub address: SocketAddr,
+}
+
+impl Player {
+    pub fn new(session: u64, member: u8, address: SocketAddr) -> Self {
+        Self {
+            session: SessionId(session),
+            member: Member::new(member).unwrap(),
+            generation: Generation(1),
+            rate_class: RateClass(0),
+            private: [member; 32],
+            instance: [member; 16],
+            stamp: 0,
+            address,
+        }
+    }
+
+    pub fn frame(&self, lease: &Lease, destination: Destination, payload: &[u8]) -> Vec<u8> {
+        let sent = Sent::new(RelayId(0), destination, self.member, lease.handle, lease.tag);
+        [sent.encode().as_slice(), payload].concat()
+    }
+}
+
+pub struct World {
+    pub now: Now,
+    pub shard: Shard,
+    pub binder: Binder,
+    pub signing: SigningKey,
+    /// What the last datagram became at the binder.
+    pub outcome: Option<Outcome>,
+    sent: u64,
+    nonces: u64,
+}
+
+pub fn identity() -> Identity {
+    Identity {
+        relay: RELAY,
+        pool: POOL,
+        key: RELAY_PRIVATE.into(),
+        secret: [0x22; 32].into(),
+        resumption: [0x33; 32].into(),
+    }
+}
+
+impl World {
+    pub fn new(leases: u32) -> Self {
+        let now = Now { ms: 1_000, unix_s: START_UNIX };
+        let signing = SigningKey::from_bytes(&[0x44; 32]);
+        let (writer, reader) = lanrage_relay_table::new(Capacity::for_leases(leases)).unwrap();
+        let mut world = Self {
+            now,
+            shard: Shard::new(RELAY, reader, Stun::Answer),
+            binder: Binder::new(identity(), writer, [0x55; 32], now),
+            signing,
+            outcome: None,
+            sent: 0,
+            nonces: 0,
+        };
+        world.equip();
+        world.binder.control_found(now);
+        world
+    }
+
+    /// The relay dies and comes back with what it keeps on disk.
+    pub fn crash(&mut self, leases: u32) {
+        let (writer, reader) = lanrage_relay_table::new(Capacity::for_leases(leases)).unwrap();
+        self.shard = Shard::new(RELAY, reader, Stun::Answer);
+        self.binder = Binder::new(identity(), writer, [0x66; 32], self.now);
+        self.sent = 0;
+        self.equip();
+    }
+
+    fn equip(&mut self) {
+        let certificate = RelayCertificate {
+            key_id: KeyId(1),
+            pool: POOL,
+            relay: RELAY,
+            ipv4: Some("203.0.113.7:51820".parse().unwrap()),
+            ipv6: None,
+            key: public(RELAY_PRIVATE),
+            not_after: START_UNIX + 86_400,
+            signature: Signature([0; 64]),
+        };
+        self.binder.set_certificate(certificate.sign(&self.signing));
+        self.binder.set_signing_keys(vec![(KeyId(1), self.signing.verifying_key().to_bytes())]);
+    }
+
+    pub fn check(&self) {
+        let counters = self.shard.counters();
+        assert_eq!(counters.skew(), 0, "{counters:?}");
+        assert_eq!(self.binder.skew(), 0, "{:?}", self.binder.counters());
+        assert_eq!(counters.planned, self.sent, "planned is what the shell was told to send");
+        assert_eq!(
+            self.binder.stored().records,
+            self.binder.counts().active + self.binder.counts().pending
+        );
+    }
+
+    /// Sends one datagram to the relay and returns all that the relay sends because of it.
+    pub fn send(&mut self, from: SocketAddr, datagram: &[u8]) -> Vec<Datagram> {
+        self.send_train(from, datagram, datagram.len())
+    }
+
+    pub fn send_train(
+        &mut self,
+        from: SocketAddr,
+        train: &[u8],
+        segment_size: usize,
+    ) -> Vec<Datagram> {
+        let mut out = Vec::new();
+        self.outcome = None;
+        self.shard.begin_pass(self.now.ms);
+        self.shard.prefetch(train);
+        let mut train = train.to_vec();
+        for run in runs(&mut train, segment_size) {
+            let verdict = self.shard.handle_run(run, segment_size, from);
+            let activation = self.shard.poll_activation();
+            match verdict {
+                Verdict::Forward { to, len } => {
+                    let to = SocketAddr::new(to.ip.to_canonical(), to.port);
+                    out.extend(
+                        run[..len]
+                            .chunks(segment_size.max(1))
+                            .map(|bytes| Datagram { to, bytes: bytes.to_vec() }),
+                    );
+                }
+                Verdict::Copy => out.extend(self.shard.targets().iter().map(|to| Datagram {
+                    to: SocketAddr::new(to.ip.to_canonical(), to.port),
+                    bytes: run.to_vec(),
+                })),
+                Verdict::Answer(answer) => {
+                    out.push(Datagram { to: from, bytes: answer.as_bytes().to_vec() });
+                }
+                Verdict::ToBinder(_) => {
+                    self.outcome = Some(self.binder.handle_datagram(self.now, run, from, LOCAL));
+                }
+                Verdict::Drop => {}
+            }
+            if let Some(handle) = activation {
+                self.shard.activation_queued(handle);
+                self.binder.handle_activation(self.now, handle);
+            }
+        }
+        while let Some((to, bytes)) = self.shard.poll_copy() {
+            let to = SocketAddr::new(to.ip.to_canonical(), to.port);
+            out.push(Datagram { to, bytes: bytes.to_vec() });
+        }
+        self.sent += out.len() as u64;
+        while let Some(transmit) = self.binder.poll_transmit() {
+            assert_eq!(transmit.local, LOCAL);
+            out.push(Datagram { to: transmit.to, bytes: transmit.bytes });
+        }
+        self.check();
+        out
+    }
+
+    /// One more pass of the shard's loop without arrivals.
+    pub fn pass(&mut self) -> Vec<Datagram> {
+        let mut out = Vec::new();
+        self.shard.begin_pass(self.now.ms);
+        while let Some((to, bytes)) = self.shard.poll_copy() {
+            let to = SocketAddr::new(to.ip.to_canonical(), to.port);
+            out.push(Datagram { to, bytes: bytes.to_vec() });
+        }
+        self.sent += out.len() as u64;
+        self.check();
+        out
+    }
+
+    /// Lets time pass, with the binder's timers.
+    pub fn advance(&mut self, ms: u64) {
+        let end = self.now.ms + ms;
+        while self.now.ms < end {
+            let next = self.binder.poll_timeout().clamp(self.now.ms + 1, end);
+            self.now.ms = next;
+            self.now.unix_s = START_UNIX + (next - 1_000) / 1_000;
+            self.binder.handle_timeout(self.now);
+        }
+        self.check();
+    }
+
+    pub fn ticket(&self, player: &Player) -> TicketBody {
+        TicketBody {
+            key_id: KeyId(1),
+            pool: POOL,
+            session: player.session,
+            member: player.member,
+            generation: player.generation,
+            rate_class: player.rate_class,
+            key: public(player.private),
+            relays: [RelayId(5), RELAY, RelayId(0)],
+            not_before: self.now.unix_s,
+            expires: self.now.unix_s + 3_600,
+        }
+    }
+
+    pub fn challenge(&mut self, from: SocketAddr) -> Challenge {
+        self.nonces += 1;
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&self.nonces.to_be_bytes());
+        let hello = Hello { version_min: 1, version_max: 1, nonce: Nonce(nonce) };
+        let answers = self.send(from, &hello.encode());
+        assert_eq!(answers.len(), 1, "a HELLO has one answer");
+        assert_eq!(answers[0].to, from);
+        Challenge::decode(&answers[0].bytes).unwrap()
+    }
+
+    /// A BIND, ready to send, and what opens its answer.
+    pub fn bind_frame(&mut self, player: &mut Player, ticket: Ticket) -> (Vec<u8>, Initiator) {
+        let Challenge { nonce, cookie, certificate } = self.challenge(player.address);
+        player.stamp += 1;
+        let request = BindRequest { ticket, instance: player.instance, stamp: player.stamp };
+        let mut seed = [player.member.number(); 32];
+        seed[..8].copy_from_slice(&self.nonces.to_be_bytes());
+        let (initiator, noise) = Initiator::start(
+            &player.private,
+            &certificate.key,
+            (nonce, cookie, certificate.relay),
+            &request.encode(),
+            seed,
+        )
+        .unwrap();
+        (Bind { nonce, cookie, noise: &noise }.encode(), initiator)
+    }
+
+    pub fn bind_with(&mut self, player: &mut Player, body: TicketBody) -> Result<Lease, Refusal> {
+        let ticket = body.sign(&self.signing);
+        let (frame, mut initiator) = self.bind_frame(player, ticket);
+        let answers = self.send(player.address, &frame);
+        assert_eq!(answers.len(), 1, "a BIND with a good cookie has one answer");
+        open_bound(&answers[0].bytes, &mut initiator)
+    }
+
+    pub fn bind(&mut self, player: &mut Player) -> Result<Lease, Refusal> {
+        let body = self.ticket(player);
+        self.bind_with(player, body)
+    }
+
+    /// Binds and uses the lease once.
+    pub fn join(&mut self, player: &mut Player) -> Lease {
+        let lease = self.bind(player).unwrap();
+        let probe = player.frame(&lease, Destination::One(player.member), b"probe");
+        assert_eq!(self.send(player.address, &probe).len(), 1, "a self-addressed frame comes back");
+        lease
+    }
+
+    pub fn resume(
+        &mut self,
+        player: &Player,
+        key: &[u8; 32],
+        ticket: &[u8],
+    ) -> Option<Result<Lease, Refusal>> {
+        let Challenge { nonce, cookie, .. } = self.challenge(player.address);
+        let frame = Resume::new(nonce, cookie, ticket, key, RELAY).encode();
+        let answers = self.send(player.address, &frame);
+        let answer = answers.first()?;
+        let resumed = Resumed::decode(&answer.bytes).unwrap();
+        Some(lease_of(resumed.open(key, cookie).unwrap()))
+    }
+
+    /// Moves a lease to where `player` is now.
+    pub fn rebind(&mut self, player: &Player, lease: &Lease, counter: u64) -> Option<SocketAddr> {
+        let key = &lease.key_to_relay;
+        let frame = Message::Rebind.seal(key, lease.handle, counter);
+        let answers = self.send(player.address, &frame);
+        let challenge = open_control(&answers.first()?.bytes, lease)?;
+        let Message::RebindChallenge(cookie) = challenge else { return None };
+        let frame = Message::RebindAnswer(cookie).seal(key, lease.handle, counter + 1);
+        let rebound = open_control(&self.send(player.address, &frame).first()?.bytes, lease)?;
+        if let Message::Rebound(address) = rebound { Some(address) } else { None }
+    }
+}
+
+pub fn open_control(datagram: &[u8], lease: &Lease) -> Option<Message> {
+    Sealed::decode(datagram).ok()?.open(&lease.key_to_client).ok()
+}
+
+pub fn open_bound(datagram: &[u8], initiator: &mut Initiator) -> Result<Lease, Refusal> {
+    let bound = Bound::decode(datagram).unwrap();
+    let payload = initiator.finish(bound.noise).unwrap();
+    lease_of(BindResult::decode(&payload).unwrap())
+}
+
+fn lease_of(result: BindResult) -> Result<Lease, Refusal> {
+    match result {
+        BindResult::Lease(lease) => Ok(*lease),
+        BindResult::Refused { reason, .. } => Err(reason),
+    }
+}
+
+pub fn is_hint(datagram: &Datagram) -> bool {
+    kind(&datagram.bytes) == Kind::Hint
+}
+
+pub fn stale_cookie() -> Cookie {
+    Cookie([9; Cookie::LEN])
+}

@@ -1,0 +1,243 @@
+//! What a shard does with data: each check in its order, each way out, each count.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Player, World, address, is_hint};
+use lanrage_proto::Tag;
+use lanrage_proto::frame::data::{Delivered, Sent};
+use lanrage_proto::frame::hint::{Hint, HintKind};
+use lanrage_proto::ids::{Destination, Member, RelayId};
+use lanrage_relay_core::DropReason;
+use lanrage_relay_core::shard::{BACKLOG_LEN, COPIES_PER_PASS};
+
+fn one(member: u8) -> Destination {
+    Destination::One(Member::new(member).unwrap())
+}
+
+fn pair(world: &mut World) -> [(Player, lanrage_proto::frame::bind::Lease); 2] {
+    ["192.0.2.1:1001", "[2001:db8::2]:1002"].map(|text| text.parse().unwrap()).map({
+        let mut member = 0;
+        move |at| {
+            member += 1;
+            let mut player = Player::new(0xabc, member, at);
+            let lease = world.join(&mut player);
+            (player, lease)
+        }
+    })
+}
+
+#[test]
+fn unicast_is_delivered_with_its_header_rewritten() {
+    let mut world = World::new(16);
+    let [(a, lease), (b, _)] = pair(&mut world);
+    let out = world.send(a.address, &a.frame(&lease, one(2), b"to b"));
+    assert_eq!(out.len(), 1);
+    assert_eq!(out[0].to, b.address);
+    let (header, payload) = Delivered::decode(&out[0].bytes).unwrap();
+    assert_eq!(payload, b"to b");
+    let expected = Delivered {
+        egress: RelayId(0),
+        destination: one(2),
+        source: a.member,
+        ingress: common::RELAY,
+    };
+    assert_eq!(header, expected);
+    assert_eq!(world.shard.counters().unicast, 1);
+}
+
+#[test]
+fn each_check_has_its_reason_and_its_place() {
+    let mut world = World::new(16);
+    let [(a, lease), _] = pair(&mut world);
+    let elsewhere = address("192.0.2.99:1001");
+
+    // Everything is wrong at first; each step mends what the check before found.
+    let mut sent = Sent {
+        flags: 1,
+        egress: RelayId(9),
+        destination: 251,
+        source: 2,
+        handle: lanrage_proto::Handle(lease.handle.0 ^ 1 << 24),
+        tag: Tag(lease.tag.0 ^ 1),
+    };
+    let mut from = elsewhere;
+    let expect = |world: &mut World, from, frame: &[u8], reason: DropReason, hint| {
+        let before = *world.shard.counters();
+        let out = world.send(from, frame);
+        let after = world.shard.counters();
+        for other in DropReason::all() {
+            let grown = after.dropped_for(other) - before.dropped_for(other);
+            assert_eq!(grown, u64::from(other == reason), "{} for {reason:?}", other.as_str());
+        }
+        let hints: Vec<_> = out.iter().map(|hint| Hint::decode(&hint.bytes).unwrap()).collect();
+        assert_eq!(hints.iter().map(|hint| hint.kind).collect::<Vec<_>>(), hint, "{reason:?}");
+        assert!(out.iter().all(|hint| hint.to == from && hint.bytes.len() <= frame.len()));
+    };
+    let no_lease = vec![HintKind::NoLease];
+    expect(&mut world, from, &sent.encode()[..15], DropReason::Length, vec![]);
+    let long = [sent.encode().as_slice(), &[0; 1457]].concat();
+    expect(&mut world, from, &long, DropReason::Length, vec![]);
+    expect(&mut world, from, &sent.encode(), DropReason::Handle, no_lease.clone());
+    sent.handle.0 = lease.handle.0 | 0x00ff_ffff;
+    expect(&mut world, from, &sent.encode(), DropReason::Handle, no_lease.clone());
+    sent.handle = lease.handle;
+    expect(&mut world, from, &sent.encode(), DropReason::Tag, no_lease.clone());
+    sent.tag = lease.tag;
+    expect(&mut world, from, &sent.encode(), DropReason::Address, no_lease.clone());
+    from = address("192.0.2.1:1002");
+    expect(&mut world, from, &sent.encode(), DropReason::Address, no_lease);
+    from = a.address;
+    expect(&mut world, from, &sent.encode(), DropReason::Source, vec![]);
+    sent.source = 0x0101;
+    expect(&mut world, from, &sent.encode(), DropReason::Source, vec![]);
+    sent.source = 1;
+    expect(&mut world, from, &sent.encode(), DropReason::Flags, vec![]);
+    sent.flags = 0;
+    for destination in [251, 0, 0x0102, 0xfffe] {
+        sent.destination = destination;
+        expect(&mut world, from, &sent.encode(), DropReason::Destination, vec![]);
+    }
+    sent.destination = 3;
+    let no_peer = vec![HintKind::NoPeer(Member::new(3).unwrap())];
+    expect(&mut world, from, &sent.encode(), DropReason::NoMesh, no_peer.clone());
+    sent.egress = common::RELAY;
+    expect(&mut world, from, &sent.encode(), DropReason::NoPeer, no_peer);
+}
+
+#[test]
+fn broadcasts_go_to_all_but_the_source_and_stay_in_the_session() {
+    let mut world = World::new(64);
+    let mut players: Vec<_> =
+        (1..=5).map(|at| Player::new(1, at, address(&format!("192.0.2.{at}:7")))).collect();
+    let leases: Vec<_> = players.iter_mut().map(|player| world.join(player)).collect();
+    let mut stranger = Player::new(2, 1, address("192.0.2.200:7"));
+    world.join(&mut stranger);
+
+    let out = world
+        .send(players[2].address, &players[2].frame(&leases[2], Destination::Everyone, b"all"));
+    let mut to: Vec<_> = out.iter().map(|copy| copy.to).collect();
+    to.sort();
+    let others: Vec<_> = players
+        .iter()
+        .map(|player| player.address)
+        .filter(|at| *at != players[2].address)
+        .collect();
+    assert_eq!(to, others);
+    assert_eq!(world.shard.counters().copies, 4);
+}
+
+#[test]
+fn a_large_party_is_served_in_passes() {
+    let mut world = World::new(512);
+    let mut players: Vec<_> =
+        (1..=250).map(|at| Player::new(1, at, address(&format!("192.0.{at}.1:7")))).collect();
+    let leases: Vec<_> = players
+        .iter_mut()
+        .map(|player| {
+            world.advance(10);
+            world.join(player)
+        })
+        .collect();
+    let frame = players[0].frame(&leases[0], Destination::Everyone, b"all of you");
+    let mut passes = vec![world.send(players[0].address, &frame)];
+    while world.shard.is_backlogged() {
+        passes.push(world.pass());
+    }
+    assert!(passes.iter().all(|pass| pass.len() <= COPIES_PER_PASS));
+    let mut to: Vec<_> = passes.concat().iter().map(|copy| copy.to).collect();
+    to.sort();
+    to.dedup();
+    assert_eq!(to.len(), 249);
+    assert_eq!(world.shard.counters().copies, 249, "each once");
+
+    // More than may wait: the rest is dropped whole, and counted.
+    let frames = BACKLOG_LEN as u64 + 40;
+    for at in 0..frames {
+        let player = &players[at as usize % 250];
+        let lease = &leases[at as usize % 250];
+        world.shard.begin_pass(world.now.ms);
+        let mut frame = player.frame(lease, Destination::Everyone, b"x");
+        let len = frame.len();
+        world.shard.handle_run(&mut frame, len, player.address);
+        assert_eq!(world.shard.counters().skew(), 0);
+    }
+    let dropped = world.shard.counters().dropped_for(DropReason::BroadcastBacklog);
+    assert_eq!(dropped, 40);
+}
+
+#[test]
+fn a_train_goes_out_in_runs() {
+    let mut world = World::new(16);
+    let [(a, lease), (b, _)] = pair(&mut world);
+    let to_b = a.frame(&lease, one(2), &[1; 100]);
+    let to_a = a.frame(&lease, one(1), &[2; 100]);
+    let forged = {
+        let mut frame = to_b.clone();
+        frame[7] = 2;
+        frame
+    };
+    let short = a.frame(&lease, one(2), &[3; 10]);
+    let train = [&to_b, &to_b, &to_a, &forged, &to_b, &short].map(Vec::as_slice).concat();
+    let out = world.send_train(a.address, &train, to_b.len());
+    let to: Vec<_> = out.iter().map(|datagram| datagram.to).collect();
+    assert_eq!(to, [b.address, b.address, a.address, b.address, b.address]);
+    assert_eq!(out[4].bytes.len(), short.len());
+    assert!(out.iter().all(|datagram| Delivered::decode(&datagram.bytes).is_ok()));
+    assert_eq!(world.shard.counters().dropped_for(DropReason::Source), 1);
+}
+
+#[test]
+fn the_rate_cuts_a_train_and_counts_the_rest() {
+    let mut world = World::new(16);
+    let [(a, lease), _] = pair(&mut world);
+    let frame = a.frame(&lease, one(2), &[0; 1300]);
+    let train = vec![frame.as_slice(); 40].concat();
+    let mut delivered = 0;
+    let sent = 1_000 * 40;
+    for _ in 0..1_000 {
+        delivered += world.send_train(a.address, &train, frame.len()).len();
+    }
+    let burst = 50_000 / 4;
+    assert!((burst..burst + 40).contains(&delivered), "{delivered} of {burst}");
+    let dropped = world.shard.counters().dropped_for(DropReason::RateLease);
+    assert_eq!(delivered as u64 + dropped, sent);
+    world.now.ms += 1_000;
+    assert_eq!(world.send_train(a.address, &train, frame.len()).len(), 40);
+}
+
+#[test]
+fn hints_have_a_budget() {
+    let mut world = World::new(16);
+    let frame =
+        Sent::new(RelayId(0), one(1), Member::new(1).unwrap(), lanrage_proto::Handle(5), Tag(5))
+            .encode();
+    let hints: usize = (0..5_000)
+        .map(|at: u32| {
+            let from = address(&format!("198.51.{}.{}:9", at / 250 % 250, at % 250));
+            world.send(from, &frame).iter().filter(|out| is_hint(out)).count()
+        })
+        .sum();
+    assert_eq!(hints, 101);
+}
+
+#[test]
+fn the_binder_hears_of_a_first_frame_once_it_has_room() {
+    let mut world = World::new(16);
+    let mut a = Player::new(1, 1, address("192.0.2.1:1"));
+    let lease = world.bind(&mut a).unwrap();
+    let probe = a.frame(&lease, one(1), b"");
+    let mut poll = |mark: bool| {
+        let mut frame = probe.clone();
+        let len = frame.len();
+        world.shard.handle_run(&mut frame, len, a.address);
+        let handle = world.shard.poll_activation();
+        if let (Some(handle), true) = (handle, mark) {
+            world.shard.activation_queued(handle);
+        }
+        handle.is_some()
+    };
+    assert!(poll(false));
+    assert!(poll(true), "again while the queue had no room");
+    assert!(!poll(true));
+}

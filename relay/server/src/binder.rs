@@ -1,0 +1,148 @@
+//! The binder's thread: everything that is not data, and all writes to the table.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender as CommandSender, TryRecvError};
+use lanrage_proto::KeyId;
+use lanrage_proto::api::Revocation;
+use lanrage_proto::signed::RelayCertificate;
+use lanrage_relay_core::Binder;
+use lanrage_relay_uring::{Sender, SocketId};
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::published::{BinderView, Published};
+use crate::queues::{Item, Queues};
+
+/// Established clients' messages handled for each newcomer's: neither class can starve the other.
+const ESTABLISHED_PER_NEWCOMER: usize = 32;
+
+/// What the slow side tells the binder.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Certificate(RelayCertificate),
+    SigningKeys(Vec<(KeyId, [u8; 32])>),
+    ControlFound,
+    ControlLost,
+    Revoke(Revocation),
+    ReplaceRevocations(Vec<Revocation>),
+}
+
+/// The slow side's way to the binder.
+#[derive(Clone, Debug)]
+pub(crate) struct Orders {
+    sender: CommandSender<(Order, oneshot::Sender<()>)>,
+    binder: thread::Thread,
+}
+
+impl Orders {
+    pub(crate) const fn new(
+        sender: CommandSender<(Order, oneshot::Sender<()>)>,
+        binder: thread::Thread,
+    ) -> Self {
+        Self { sender, binder }
+    }
+
+    /// Gives an order and waits until it is carried out, or the binder is gone.
+    pub(crate) async fn give(&self, order: Order) {
+        let (done, is_done) = oneshot::channel();
+        if self.sender.send((order, done)).is_ok() {
+            self.binder.unpark();
+            // An error means that the relay is stopping.
+            let _ = is_done.await;
+        }
+    }
+}
+
+/// What the binder's thread works with.
+#[derive(Debug)]
+pub(crate) struct BinderThread {
+    pub(crate) core: Binder,
+    pub(crate) orders: Receiver<(Order, oneshot::Sender<()>)>,
+    pub(crate) queues: Arc<Queues>,
+    pub(crate) sender: Sender,
+    /// By local id.
+    pub(crate) sockets: Box<[SocketId]>,
+    pub(crate) clock: Clock,
+    pub(crate) published: Arc<Published>,
+    pub(crate) sent: u64,
+    pub(crate) send_failed: u64,
+}
+
+impl BinderThread {
+    /// Binds until told to stop. In order of urgency: activations, orders, time, established
+    /// clients, newcomers.
+    pub(crate) fn run(mut self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            let now = self.clock.now();
+            while let Some(handle) = self.queues.activations.pop() {
+                self.core.handle_activation(now, handle);
+            }
+            self.obey();
+            if self.core.poll_timeout() <= now.ms {
+                self.core.handle_timeout(now);
+                self.publish();
+            }
+            let mut is_idle = true;
+            for _ in 0..ESTABLISHED_PER_NEWCOMER {
+                let Some(item) = self.queues.established.pop() else { break };
+                self.handle(&item);
+                is_idle = false;
+            }
+            if let Some(item) = self.queues.newcomers.pop() {
+                self.handle(&item);
+                is_idle = false;
+            }
+            if is_idle {
+                let wait_ms = self.core.poll_timeout().saturating_sub(self.clock.ms());
+                thread::park_timeout(Duration::from_millis(wait_ms));
+            }
+        }
+        self.publish();
+    }
+
+    fn handle(&mut self, item: &Item) {
+        let now = self.clock.now();
+        self.core.handle_datagram(now, item.datagram(), item.source, item.local);
+        while let Some(transmit) = self.core.poll_transmit() {
+            let socket = self.sockets[usize::from(transmit.local.0)];
+            match self.sender.send_to(socket, transmit.to, &transmit.bytes) {
+                Ok(()) => self.sent += 1,
+                Err(_) => self.send_failed += 1,
+            }
+        }
+    }
+
+    fn obey(&mut self) {
+        loop {
+            let (order, done) = match self.orders.try_recv() {
+                Ok(order) => order,
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+            };
+            match order {
+                Order::Certificate(certificate) => self.core.set_certificate(certificate),
+                Order::SigningKeys(keys) => self.core.set_signing_keys(keys),
+                Order::ControlFound => self.core.control_found(self.clock.now()),
+                Order::ControlLost => self.core.control_lost(),
+                Order::Revoke(revocation) => self.core.revoke(&revocation),
+                Order::ReplaceRevocations(all) => self.core.replace_revocations(&all),
+            }
+            // Nobody waits when the relay is stopping.
+            let _ = done.send(());
+        }
+    }
+
+    fn publish(&self) {
+        self.published.set_binder(BinderView {
+            counters: *self.core.counters(),
+            counts: self.core.counts(),
+            skew: self.core.skew(),
+            sent: self.sent,
+            send_failed: self.send_failed,
+            alive_ms: self.clock.ms(),
+        });
+    }
+}

@@ -1,0 +1,211 @@
+//! The stream from control: certificate, relay map and revocations down, heartbeats up.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use lanrage_control_client::{ControlClient, Endpoint, Error, WebSocket};
+use lanrage_proto::api::{Heartbeat, RELAY_PROOF_CONTEXT, RelayDown, RelayUp, path};
+use lanrage_proto::map::{RelayMap, SignedMap};
+use lanrage_proto::signed::{RelayCertificate, sign};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use crate::backoff::Backoff;
+use crate::binder::{Order, Orders};
+use crate::clock::unix_s;
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::published::Published;
+use crate::state::{Enrolment, Keys, StateDir, Told};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Control says something every 5 s; a stream that is silent for this long is dead.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+
+/// The relay's end of the stream.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) state: StateDir,
+    pub(crate) keys: Keys,
+    pub(crate) enrolment: Enrolment,
+    pub(crate) told: Told,
+    pub(crate) orders: Orders,
+    pub(crate) published: Arc<Published>,
+}
+
+impl Link {
+    /// Gives the binder what control said before this start.
+    pub(crate) async fn recall(&self) {
+        if let Some(map) = self.told.relay_map(&self.enrolment.root) {
+            self.orders.give(signing_keys(&map)).await;
+        }
+        self.orders.give(Order::ReplaceRevocations(self.told.revocations.clone())).await;
+        if let Some(certificate) = self.told.certificate {
+            self.install(certificate).await;
+        }
+    }
+
+    /// Follows control for as long as the relay runs.
+    ///
+    /// # Errors
+    /// The state directory can no longer be written.
+    pub(crate) async fn follow(mut self, config: &Config) -> Result<(), Failure> {
+        let Some((host, port)) = config.control.clone() else {
+            tracing::warn!("no control configured: serving with what control said last");
+            return std::future::pending().await;
+        };
+        let client = ControlClient::new(Endpoint { host, port, root: self.enrolment.root });
+        let mut backoff = Backoff::new();
+        loop {
+            let end = self.stream(&client, config, &mut backoff).await;
+            if self.published.has_control.swap(false, Ordering::Relaxed) {
+                self.orders.give(Order::ControlLost).await;
+            }
+            match end {
+                Ok(()) => tracing::warn!("control closed the stream; connecting again"),
+                Err(End::Link(error)) => {
+                    tracing::warn!(%error, "no stream from control; trying again")
+                }
+                Err(End::Relay(failure)) => return Err(failure),
+            }
+            backoff.wait().await;
+        }
+    }
+
+    async fn stream(
+        &mut self,
+        client: &ControlClient,
+        config: &Config,
+        backoff: &mut Backoff,
+    ) -> Result<(), End> {
+        let mut stream = client.websocket(path::RELAY_STREAM, None, DEADLINE).await?;
+        self.prove(&mut stream, config).await?;
+        let mut heartbeat = interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut silent_until = Instant::now() + SILENCE_MAX;
+        loop {
+            tokio::select! {
+                down = timeout_at(silent_until, stream.receive::<RelayDown>()) => {
+                    let Some(down) = down.map_err(|_| Error::TimedOut)?? else { return Ok(()) };
+                    silent_until = Instant::now() + SILENCE_MAX;
+                    if !self.published.has_control.swap(true, Ordering::Relaxed) {
+                        tracing::info!("stream from control");
+                        *backoff = Backoff::new();
+                        self.orders.give(Order::ControlFound).await;
+                    }
+                    self.handle(down).await?;
+                }
+                _ = heartbeat.tick() => stream.send(&self.heartbeat()).await?,
+            }
+        }
+    }
+
+    async fn prove(&self, stream: &mut WebSocket, config: &Config) -> Result<(), Error> {
+        let proof = sign(&self.keys.identity(), RELAY_PROOF_CONTEXT, &stream.channel_binding());
+        let prove = RelayUp::Prove {
+            relay: self.enrolment.relay,
+            proof,
+            ipv4: config.advertise_ipv4,
+            ipv6: config.advertise_ipv6,
+            cursor: self.told.cursor,
+        };
+        stream.send(&prove).await
+    }
+
+    fn heartbeat(&self) -> RelayUp {
+        let counts = self.published.binder().map(|binder| binder.counts);
+        RelayUp::Heartbeat(Heartbeat {
+            leases: counts.map_or(0, |counts| (counts.active + counts.pending) as u64),
+            sessions: counts.map_or(0, |counts| counts.sessions as u64),
+            draining: false,
+            cursor: self.told.cursor,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            now: unix_s(),
+        })
+    }
+
+    /// What control says is kept on disk and carried out before the next heartbeat says so.
+    async fn handle(&mut self, down: RelayDown) -> Result<(), End> {
+        match down {
+            RelayDown::Tick { .. } => {}
+            RelayDown::Certificate { certificate } => self.take_certificate(certificate).await?,
+            RelayDown::Map { map } => self.take_map(map).await?,
+            RelayDown::Snapshot { cursor, revocations } => {
+                self.told.revocations.clone_from(&revocations);
+                self.told.cursor = cursor;
+                self.keep()?;
+                self.orders.give(Order::ReplaceRevocations(revocations)).await;
+            }
+            RelayDown::Revoke { cursor, revocation } => {
+                let now = unix_s();
+                self.told.revocations.retain(|old| now <= old.forget_after);
+                self.told.revocations.push(revocation);
+                self.told.cursor = cursor;
+                self.keep()?;
+                self.orders.give(Order::Revoke(revocation)).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_certificate(&mut self, certificate: RelayCertificate) -> Result<(), End> {
+        let is_ours = certificate.relay == self.enrolment.relay
+            && certificate.pool == self.enrolment.pool
+            && certificate.key == self.keys.tunnel_key();
+        if !is_ours {
+            tracing::error!("control sent the certificate of another relay; it is not used");
+            return Ok(());
+        }
+        self.told.certificate = Some(certificate);
+        self.keep()?;
+        self.install(certificate).await;
+        Ok(())
+    }
+
+    async fn take_map(&mut self, signed: SignedMap) -> Result<(), End> {
+        let map = match signed.verify(&self.enrolment.root) {
+            Ok(map) => map,
+            Err(error) => {
+                tracing::error!(%error, "control sent a relay map that does not hold; it is not used");
+                return Ok(());
+            }
+        };
+        let known = self.told.relay_map(&self.enrolment.root).map_or(0, |map| map.serial);
+        if map.serial < known {
+            return Ok(());
+        }
+        self.told.map = Some(signed);
+        self.keep()?;
+        self.orders.give(signing_keys(&map)).await;
+        Ok(())
+    }
+
+    async fn install(&self, certificate: RelayCertificate) {
+        self.orders.give(Order::Certificate(certificate)).await;
+        self.published.certificate_not_after.store(certificate.not_after, Ordering::Relaxed);
+        self.published.has_certificate.store(true, Ordering::Relaxed);
+    }
+
+    fn keep(&self) -> Result<(), End> {
+        self.state.set_told(&self.told).map_err(|error| End::Relay(error.into()))
+    }
+}
+
+/// How a stream ends.
+enum End {
+    /// It broke: another one can be opened.
+    Link(Error),
+    /// The relay cannot go on.
+    Relay(Failure),
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        Self::Link(error)
+    }
+}
+
+fn signing_keys(map: &RelayMap) -> Order {
+    Order::SigningKeys(map.signing_keys.iter().map(|entry| (entry.id, entry.key.0)).collect())
+}

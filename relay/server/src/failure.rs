@@ -1,0 +1,57 @@
+use lanrage_relay_uring::BindError;
+use lanrage_state::StateError;
+
+use crate::config::ConfigError;
+
+/// What ends the relay before it is told to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The configuration does not hold.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A local address cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The metrics address cannot be bound.
+    #[error(
+        "TCP {address} for metrics cannot be bound ({source}): choose another --metrics-listen"
+    )]
+    BindMetrics {
+        /// As configured.
+        address: std::net::SocketAddr,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Control does not take this relay, or it was never asked to.
+    #[error("{0}")]
+    NotEnrolled(String),
+    /// Anything else.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+/// For `--help`.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  stopped by SIGTERM or SIGINT
+  1  any other failure
+  2  wrong usage or configuration
+  3  the state directory is corrupt, newer, locked, or not accessible
+  4  an address cannot be bound (the message names it)
+  5  not enrolled, or refused by control";
+
+impl Failure {
+    /// The process's exit code; see [`EXIT_CODES`].
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Other(_) => 1,
+            Self::Config(_) => 2,
+            Self::State(_) => 3,
+            Self::Bind(_) | Self::BindMetrics { .. } => 4,
+            Self::NotEnrolled(_) => 5,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `lanrage-relay`: arguments, logs, signals, exit code. The relay is in the library.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use lanrage_relay::config::TOKEN_VARIABLE;
+use lanrage_relay::failure::EXIT_CODES;
+use lanrage_relay::{Config, Failure, Settings};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// A relay for LANrage. Each setting is a flag, an environment variable, or a key of the file
+/// (as in `state_dir = "/srv/relay"`); flags win over the environment, the environment over the file.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT
+    #[command(after_help = EXIT_CODES)]
+    Run(Sources),
+    /// Say what `run` would run with, and stop
+    CheckConfig(Sources),
+}
+
+#[derive(Debug, clap::Args)]
+struct Sources {
+    /// TOML file with settings
+    #[arg(long, env = "LANRAGE_RELAY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Run(sources) => serve(sources),
+        Command::CheckConfig(sources) => check(sources),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // There is nobody to tell when standard error is closed.
+            let _ = writeln!(io::stderr(), "lanrage-relay: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+impl Sources {
+    fn resolve(self) -> Result<Config, Failure> {
+        let file = self.config.as_deref().map(Settings::read).transpose()?;
+        let settings = self.settings.or(file.unwrap_or_default());
+        Ok(settings.resolve(std::env::var(TOKEN_VARIABLE).ok())?)
+    }
+}
+
+fn check(sources: Sources) -> Result<(), Failure> {
+    let config = sources.resolve()?;
+    writeln!(io::stdout(), "{config:#?}").context("writing to standard output")?;
+    Ok(())
+}
+
+fn serve(sources: Sources) -> Result<(), Failure> {
+    let config = sources.resolve()?;
+    let filter = EnvFilter::try_new(&config.log).context("reading the log filter")?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the slow side")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        lanrage_relay::run(config, stop, |_| {}).await
+    })
+}

@@ -1,0 +1,104 @@
+//! What the threads let the slow side see.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lanrage_relay_core::{BinderCounters, Counters};
+use lanrage_relay_table::Counts;
+use lanrage_relay_uring as uring;
+
+/// One shard's counts. Only the shard writes, without a lock; a reader may see the words of two
+/// batches mixed, so what must add up is added up by the shard.
+#[derive(Debug)]
+pub(crate) struct ShardView {
+    words: [AtomicU64; Counters::WORDS],
+    /// What the shard's identities are off by.
+    pub(crate) skew: AtomicU64,
+    /// What sending is off by: planned, less sent, less failed, once nothing is queued.
+    pub(crate) send_skew: AtomicU64,
+    /// When the shard last ended a turn.
+    pub(crate) alive_ms: AtomicU64,
+    /// What the kernel's side of the shard counts.
+    pub(crate) kernel: Arc<uring::Counters>,
+}
+
+impl ShardView {
+    pub(crate) fn new(kernel: Arc<uring::Counters>) -> Self {
+        Self {
+            words: std::array::from_fn(|_| AtomicU64::new(0)),
+            skew: AtomicU64::new(0),
+            send_skew: AtomicU64::new(0),
+            alive_ms: AtomicU64::new(0),
+            kernel,
+        }
+    }
+
+    /// The end of a turn; `is_idle` when it received and sent nothing.
+    pub(crate) fn publish(&self, counters: &Counters, now_ms: u64, is_idle: bool) {
+        let kernel = &self.kernel;
+        self.alive_ms.store(now_ms, Ordering::Relaxed);
+        if is_idle {
+            let done = kernel.tx_datagrams.get() + kernel.tx_failed_total();
+            self.send_skew.store(kernel.tx_planned.get().abs_diff(done), Ordering::Relaxed);
+            return;
+        }
+        for (shared, word) in self.words.iter().zip(counters.to_words()) {
+            shared.store(word, Ordering::Relaxed);
+        }
+        let skew = counters.skew()
+            + counters.received.abs_diff(kernel.rx_segments.get())
+            + counters.planned.abs_diff(kernel.tx_planned.get());
+        self.skew.store(skew, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        Counters::from_words(&std::array::from_fn(|at| self.words[at].load(Ordering::Relaxed)))
+    }
+}
+
+/// The binder's counts, a tenth of a second old at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BinderView {
+    pub(crate) counters: BinderCounters,
+    pub(crate) counts: Counts,
+    pub(crate) skew: u64,
+    pub(crate) sent: u64,
+    pub(crate) send_failed: u64,
+    pub(crate) alive_ms: u64,
+}
+
+/// Everything that metrics and readiness look at.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    binder: Mutex<Option<BinderView>>,
+    shards: Mutex<Vec<Arc<ShardView>>>,
+    /// The stream from control lives.
+    pub(crate) has_control: AtomicBool,
+    /// CHALLENGE can be sent.
+    pub(crate) has_certificate: AtomicBool,
+    /// Seconds since 1970; 0 without a certificate.
+    pub(crate) certificate_not_after: AtomicU64,
+}
+
+impl Published {
+    pub(crate) fn set_binder(&self, view: BinderView) {
+        *lock(&self.binder) = Some(view);
+    }
+
+    pub(crate) fn binder(&self) -> Option<BinderView> {
+        *lock(&self.binder)
+    }
+
+    pub(crate) fn add_shard(&self, view: Arc<ShardView>) {
+        lock(&self.shards).push(view);
+    }
+
+    pub(crate) fn shards(&self) -> Vec<Arc<ShardView>> {
+        lock(&self.shards).clone()
+    }
+}
+
+/// Whole values are stored under these locks, so a panic elsewhere leaves nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,170 @@
+//! One directory, one relay. Three files, each replaced whole or not at all:
+//!
+//! ```text
+//! keys     made at the first start, never changed
+//! relay    which relay of which pool this is, since it enrolled
+//! control  the certificate, relay map and revocations that control sent last
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::SigningKey;
+use lanrage_proto::api::Revocation;
+use lanrage_proto::bytes::SecretKey;
+use lanrage_proto::map::{RelayMap, SignedMap, optional_certificate};
+use lanrage_proto::signed::RelayCertificate;
+use lanrage_proto::{PoolId, RelayId, RootHash, TunnelKey};
+use lanrage_state::{Lock, StateError, create_private_dir, read, write};
+use serde::{Deserialize, Serialize};
+use x25519_dalek::{PublicKey, StaticSecret};
+
+/// The relay's own secrets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Keys {
+    /// Ed25519 seed: proves the relay to control.
+    identity: SecretKey,
+    /// X25519 private key: the handshakes'.
+    key: SecretKey,
+    /// Makes the leases' control keys.
+    secret: SecretKey,
+    /// Seals resumption tickets.
+    resumption: SecretKey,
+}
+
+/// Which relay this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolment {
+    /// SHA-256 of control's root key.
+    pub root: RootHash,
+    /// Its number.
+    pub relay: RelayId,
+    /// Its pool.
+    pub pool: PoolId,
+}
+
+/// What control said last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Goes into CHALLENGE.
+    #[serde(with = "optional_certificate")]
+    pub certificate: Option<RelayCertificate>,
+    /// The map as signed.
+    pub map: Option<SignedMap>,
+    /// The last revocation.
+    pub cursor: u64,
+    /// All revocations that matter.
+    pub revocations: Vec<Revocation>,
+}
+
+/// An open state directory; nobody else has it while this value lives.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl StateDir {
+    /// Opens the directory, or makes it.
+    ///
+    /// # Errors
+    /// Not accessible, or in use.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        create_private_dir(path)?;
+        Ok(Self { path: path.to_owned(), _lock: Lock::take(path)? })
+    }
+
+    /// The relay's keys; made when the directory is new.
+    ///
+    /// # Errors
+    /// Not accessible, newer, or damaged; also when the keys alone are gone.
+    pub fn keys(&self) -> Result<Keys, StateError> {
+        let path = self.path.join("keys");
+        if let Some(keys) = read(&path)? {
+            return Ok(keys);
+        }
+        if self.enrolment()?.is_some() {
+            let why = "it is missing, and the relay has enrolled with it".to_owned();
+            return Err(StateError::Corrupt { path, why });
+        }
+        let mut keys = Keys {
+            identity: SecretKey([0; 32]),
+            key: SecretKey([0; 32]),
+            secret: SecretKey([0; 32]),
+            resumption: SecretKey([0; 32]),
+        };
+        for key in [&mut keys.identity, &mut keys.key, &mut keys.secret, &mut keys.resumption] {
+            getrandom::fill(&mut key.0)
+                .map_err(|error| StateError::io("fill", &path)(io::Error::other(error)))?;
+        }
+        write(&path, &keys)?;
+        Ok(keys)
+    }
+
+    /// Which relay this is, once it has enrolled.
+    ///
+    /// # Errors
+    /// Not accessible, newer, or damaged.
+    pub fn enrolment(&self) -> Result<Option<Enrolment>, StateError> {
+        read(&self.path.join("relay"))
+    }
+
+    /// Keeps an enrolment.
+    ///
+    /// # Errors
+    /// Not accessible.
+    pub fn set_enrolment(&self, enrolment: &Enrolment) -> Result<(), StateError> {
+        write(&self.path.join("relay"), enrolment)
+    }
+
+    /// What control said last; the map is checked against `root`.
+    ///
+    /// # Errors
+    /// Not accessible, newer, or damaged.
+    pub fn told(&self, root: &RootHash) -> Result<Told, StateError> {
+        let path = self.path.join("control");
+        let told: Told = read(&path)?.unwrap_or_default();
+        if let Some(Err(error)) = told.map.as_ref().map(|map| map.verify(root)) {
+            return Err(StateError::Corrupt { path, why: error.to_string() });
+        }
+        Ok(told)
+    }
+
+    /// Keeps what control said.
+    ///
+    /// # Errors
+    /// Not accessible.
+    pub fn set_told(&self, told: &Told) -> Result<(), StateError> {
+        write(&self.path.join("control"), told)
+    }
+}
+
+impl Keys {
+    /// Proves the relay to control.
+    pub fn identity(&self) -> SigningKey {
+        SigningKey::from_bytes(&self.identity.0)
+    }
+
+    /// The handshakes' public key.
+    pub fn tunnel_key(&self) -> TunnelKey {
+        TunnelKey(PublicKey::from(&StaticSecret::from(self.key.0)).to_bytes())
+    }
+
+    /// What the binder needs.
+    pub fn binder_identity(&self, enrolment: &Enrolment) -> lanrage_relay_core::Identity {
+        lanrage_relay_core::Identity {
+            relay: enrolment.relay,
+            pool: enrolment.pool,
+            key: self.key.0.into(),
+            secret: self.secret.0.into(),
+            resumption: self.resumption.0.into(),
+        }
+    }
+}
+
+impl Told {
+    /// The map, whose signature was checked when it was taken.
+    pub fn relay_map(&self, root: &RootHash) -> Option<RelayMap> {
+        self.map.as_ref()?.verify(root).ok()
+    }
+}

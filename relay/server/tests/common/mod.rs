@@ -1,0 +1,247 @@
+//! A relay that enrolled once with a control that is gone, and a small client over real sockets.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ed25519_dalek::SigningKey;
+use lanrage_proto::frame::Nonce;
+use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound, Lease};
+use lanrage_proto::frame::challenge::Challenge;
+use lanrage_proto::frame::control::{Message, Sealed};
+use lanrage_proto::frame::data::Sent;
+use lanrage_proto::frame::hello::Hello;
+use lanrage_proto::handshake::Initiator;
+use lanrage_proto::ids::{
+    Destination, Generation, KeyId, Member, PoolId, RateClass, RelayId, SessionId,
+};
+use lanrage_proto::map::{RelayMap, SigningKeyEntry, root_hash};
+use lanrage_proto::signed::{RelayCertificate, TicketBody};
+use lanrage_proto::{DeviceKey, Signature, TunnelKey};
+use lanrage_relay::config::BackendSetting;
+use lanrage_relay::state::{Enrolment, StateDir, Told};
+use lanrage_relay::{Settings, Started};
+use tokio::sync::oneshot;
+use x25519_dalek::{PublicKey, StaticSecret};
+
+pub const RELAY: RelayId = RelayId(7);
+pub const POOL: PoolId = PoolId(3);
+
+pub fn signing_key() -> SigningKey {
+    SigningKey::from_bytes(&[0x44; 32])
+}
+
+pub fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// Fills a state directory as enrolling and one stream from control do.
+pub fn prepare(dir: &Path) {
+    let state = StateDir::open(dir).unwrap();
+    let keys = state.keys().unwrap();
+    let root = SigningKey::from_bytes(&[0x45; 32]);
+    let map = RelayMap {
+        serial: 1,
+        issued: unix_s(),
+        pool: POOL,
+        signing_keys: vec![SigningKeyEntry {
+            id: KeyId(1),
+            key: DeviceKey(signing_key().verifying_key().to_bytes()),
+        }],
+        relays: Vec::new(),
+    };
+    let certificate = RelayCertificate {
+        key_id: KeyId(1),
+        pool: POOL,
+        relay: RELAY,
+        ipv4: Some("127.0.0.1:51820".parse().unwrap()),
+        ipv6: None,
+        key: keys.tunnel_key(),
+        not_after: unix_s() + 86_400,
+        signature: Signature([0; 64]),
+    };
+    let pinned = root_hash(&DeviceKey(root.verifying_key().to_bytes()));
+    state.set_enrolment(&Enrolment { root: pinned, relay: RELAY, pool: POOL }).unwrap();
+    let told = Told {
+        certificate: Some(certificate.sign(&signing_key())),
+        map: Some(map.sign(&root)),
+        ..Told::default()
+    };
+    state.set_told(&told).unwrap();
+}
+
+/// A relay in this process.
+pub struct Relay {
+    pub started: Started,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Relay {
+    pub fn start(dir: &Path, backend: BackendSetting) -> Self {
+        let settings = Settings {
+            state_dir: Some(dir.to_owned()),
+            listen: Some(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()]),
+            advertise: Some(Vec::new()),
+            shards: Some(2),
+            leases: Some(1024),
+            backend: Some(backend),
+            metrics_listen: Some("127.0.0.1:0".to_owned()),
+            ..Settings::default()
+        };
+        let config = settings.resolve(None).unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let stop = async move {
+                let _ = stopped.await;
+            };
+            let started = |started: &Started| ready.send(started.clone()).unwrap();
+            runtime.block_on(lanrage_relay::run(config, stop, started)).unwrap();
+        });
+        let started = is_ready.recv_timeout(Duration::from_secs(20)).expect("the relay starts");
+        let relay = Self { started, stop: Some(stop), thread: Some(thread) };
+        relay.until(|page| page.contains("lanrage_relay_ready 1"));
+        relay
+    }
+
+    pub fn ipv4(&self) -> SocketAddr {
+        self.started.listen[0]
+    }
+
+    pub fn ipv6(&self) -> SocketAddr {
+        self.started.listen[1]
+    }
+
+    pub fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.started.metrics.unwrap()).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Scrapes until the page is as wanted, for a few seconds.
+    pub fn until(&self, wanted: impl Fn(&str) -> bool) -> String {
+        for _ in 0..100 {
+            let page = self.get("/metrics");
+            if wanted(&page) {
+                return page;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("the metrics did not become as wanted:\n{}", self.get("/metrics"));
+    }
+
+    pub fn stop(mut self) {
+        self.stop.take();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// One member's client.
+pub struct Client {
+    pub socket: UdpSocket,
+    relay: SocketAddr,
+    member: Member,
+    private: [u8; 32],
+    stamp: u64,
+}
+
+impl Client {
+    pub fn new(relay: SocketAddr, member: u8) -> Self {
+        let socket = UdpSocket::bind((relay.ip(), 0)).unwrap();
+        socket.connect(relay).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        Self {
+            socket,
+            relay,
+            member: Member::new(member).unwrap(),
+            private: [member; 32],
+            stamp: 0,
+        }
+    }
+
+    /// Goes on from a new port.
+    pub fn move_away(&mut self) {
+        let socket = UdpSocket::bind((self.relay.ip(), 0)).unwrap();
+        socket.connect(self.relay).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        self.socket = socket;
+    }
+
+    pub fn ask(&self, datagram: &[u8]) -> Option<Vec<u8>> {
+        self.socket.send(datagram).unwrap();
+        self.receive()
+    }
+
+    pub fn receive(&self) -> Option<Vec<u8>> {
+        let mut buffer = [0; 2048];
+        self.socket.recv(&mut buffer).ok().map(|len| buffer[..len].to_vec())
+    }
+
+    pub fn bind(&mut self) -> Lease {
+        self.stamp += 1;
+        let nonce = Nonce([self.member.number() ^ self.stamp as u8; 16]);
+        let hello = Hello { version_min: 1, version_max: 1, nonce };
+        let challenge = Challenge::decode(&self.ask(&hello.encode()).unwrap()).unwrap();
+        assert_eq!(challenge.nonce, nonce);
+        let ticket = TicketBody {
+            key_id: KeyId(1),
+            pool: POOL,
+            session: SessionId(0xabc),
+            member: self.member,
+            generation: Generation(1),
+            rate_class: RateClass(0),
+            key: TunnelKey(PublicKey::from(&StaticSecret::from(self.private)).to_bytes()),
+            relays: [RELAY, RelayId(0), RelayId(0)],
+            not_before: unix_s() - 5,
+            expires: unix_s() + 600,
+        };
+        let request = BindRequest {
+            ticket: ticket.sign(&signing_key()),
+            instance: [self.member.number(); 16],
+            stamp: self.stamp,
+        };
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).unwrap();
+        let (mut initiator, noise) = Initiator::start(
+            &self.private,
+            &challenge.certificate.key,
+            (nonce, challenge.cookie, RELAY),
+            &request.encode(),
+            seed,
+        )
+        .unwrap();
+        let bind = Bind { nonce, cookie: challenge.cookie, noise: &noise }.encode();
+        let answer = self.ask(&bind).unwrap();
+        let payload = initiator.finish(Bound::decode(&answer).unwrap().noise).unwrap();
+        match BindResult::decode(&payload).unwrap() {
+            BindResult::Lease(lease) => *lease,
+            BindResult::Refused { reason, .. } => panic!("refused: {}", reason.as_str()),
+        }
+    }
+
+    pub fn frame(&self, lease: &Lease, destination: Destination, payload: &[u8]) -> Vec<u8> {
+        let sent = Sent::new(RelayId(0), destination, self.member, lease.handle, lease.tag);
+        [sent.encode().as_slice(), payload].concat()
+    }
+
+    /// A self-addressed frame; whether it came back.
+    pub fn probe(&self, lease: &Lease) -> bool {
+        let frame = self.frame(lease, Destination::One(self.member), b"probe");
+        self.ask(&frame).is_some_and(|back| back.ends_with(b"probe"))
+    }
+
+    pub fn control(&self, lease: &Lease, message: Message, counter: u64) -> Option<Message> {
+        let frame = message.seal(&lease.key_to_relay, lease.handle, counter);
+        let answer = self.ask(&frame)?;
+        Sealed::decode(&answer).ok()?.open(&lease.key_to_client).ok()
+    }
+}
