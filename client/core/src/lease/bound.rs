@@ -1,0 +1,159 @@
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use lanrage_proto::frame::Cookie;
+use lanrage_proto::frame::bind::Lease;
+use lanrage_proto::frame::control::{Message, Sealed};
+use lanrage_proto::frame::data::{HEADER_LEN, SelfProbe, Sent};
+use lanrage_proto::frame::hint::Hint;
+use lanrage_proto::inner::LeaseState;
+use lanrage_proto::{Destination, Member, RelayId};
+
+use super::Surroundings;
+use super::liveness::Liveness;
+use super::rebind::Rebind;
+use crate::counters::DropReason;
+use crate::outbox::Outbox;
+
+/// A lease in hand.
+pub(crate) struct Bound {
+    pub(super) lease: Lease,
+    pub(super) address: SocketAddr,
+    pub(super) liveness: Liveness,
+    rebind: Option<Rebind>,
+    sent_counter: u64,
+    opened_counter: Option<u64>,
+    leave_by: Option<Instant>,
+}
+
+impl Bound {
+    pub(super) fn new(lease: Lease, address: SocketAddr, counter: u64, now: Instant) -> Self {
+        Self {
+            lease,
+            address,
+            liveness: Liveness::new(now),
+            rebind: None,
+            sent_counter: counter,
+            opened_counter: None,
+            leave_by: None,
+        }
+    }
+
+    /// The same lease with a later end: message counters and liveness go on.
+    pub(super) fn renew(&mut self, lease: Lease, address: SocketAddr, now: Instant) {
+        self.lease = lease;
+        self.address = address;
+        self.rebind = None;
+        self.leave_by = None;
+        self.liveness.wake(now);
+    }
+
+    pub(super) const fn state(&self) -> LeaseState {
+        match (self.liveness.state(), self.leave_by) {
+            (LeaseState::Alive, Some(_)) => LeaseState::Suspect,
+            (state, _) => state,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        let rebind = self.rebind.as_ref().map(Rebind::deadline);
+        let first = rebind.into_iter().chain(self.leave_by).min();
+        first.map_or_else(|| self.liveness.deadline(), |first| first.min(self.liveness.deadline()))
+    }
+
+    /// Whether the relay has stopped, by its own announcement.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.leave_by.is_some_and(|at| now >= at)
+    }
+
+    pub(super) const fn is_leaving(&self) -> bool {
+        self.leave_by.is_some()
+    }
+
+    pub(super) fn leave_by(&mut self, deadline: Instant) {
+        self.leave_by = Some(deadline);
+    }
+
+    /// Counts late probes.
+    pub(super) fn handle_timeout(&mut self, around: &Surroundings<'_>) {
+        self.liveness.handle_timeout(around.active, around.now);
+    }
+
+    /// Sends the probe and the control message that are due.
+    pub(super) fn send_due(&mut self, around: &mut Surroundings<'_>) {
+        if let Some(probe) = self.liveness.poll_probe(around.active, around.rng, around.now) {
+            self.send_probe(probe, around);
+        }
+        let message = self.rebind.as_mut().and_then(|rebind| rebind.handle_timeout(around.now));
+        if let Some(message) = message {
+            self.send(message, around.outbox);
+        }
+        if self.rebind.as_ref().is_some_and(Rebind::is_given_up) {
+            self.rebind = None;
+        }
+    }
+
+    fn send_probe(&self, probe: SelfProbe, around: &mut Surroundings<'_>) {
+        let destination = Destination::One(around.member);
+        let header = self.header(RelayId(0), destination, around.member);
+        let mut frame = around.outbox.copy(&header);
+        frame.extend_from_slice(&probe.encode());
+        around.outbox.transmit(self.address, frame);
+    }
+
+    /// The header of a data frame by this lease.
+    pub(crate) fn header(
+        &self,
+        egress: RelayId,
+        destination: Destination,
+        source: Member,
+    ) -> [u8; HEADER_LEN] {
+        Sent::new(egress, destination, source, self.lease.handle, self.lease.tag).encode()
+    }
+
+    /// Where frames of this lease go.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Seals and sends a control message.
+    pub(super) fn send(&mut self, message: Message, outbox: &mut Outbox) {
+        self.sent_counter += 1;
+        let frame = message.seal(&self.lease.key_to_relay, self.lease.handle, self.sent_counter);
+        outbox.transmit(self.address, frame);
+    }
+
+    /// Opens a control message whose counter has grown.
+    pub(super) fn open(&mut self, sealed: &Sealed<'_>) -> Result<Message, DropReason> {
+        if sealed.handle != self.lease.handle || Some(sealed.counter) <= self.opened_counter {
+            return Err(DropReason::Unasked);
+        }
+        let message =
+            sealed.open(&self.lease.key_to_client).map_err(|_| DropReason::NotFromRelay)?;
+        self.opened_counter = Some(sealed.counter);
+        Ok(message)
+    }
+
+    pub(super) fn rebind(&mut self, now: Instant) {
+        self.rebind.get_or_insert_with(|| Rebind::new(now));
+        self.liveness.wake(now);
+    }
+
+    pub(super) fn answer_challenge(&mut self, source: SocketAddr, cookie: Cookie, now: Instant) {
+        if let Some(rebind) = &mut self.rebind {
+            self.address = source;
+            rebind.handle_challenge(cookie, now);
+        }
+    }
+
+    pub(super) fn rebound(&mut self, reflexive: SocketAddr, now: Instant) {
+        self.rebind = None;
+        self.lease.reflexive = reflexive;
+        self.liveness.wake(now);
+    }
+
+    /// Whether a hint repeats what only this client and its relay know.
+    pub(crate) fn is_named_by(&self, hint: &Hint) -> bool {
+        hint.handle == self.lease.handle && hint.tag == self.lease.tag
+    }
+}

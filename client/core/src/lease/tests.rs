@@ -1,0 +1,125 @@
+use std::time::{Duration, Instant};
+
+use lanrage_proto::bytes::Signature;
+use lanrage_proto::frame::bind::Lease as Granted;
+use lanrage_proto::map::RelayMap;
+use lanrage_proto::{Handle, KeyId, PoolId, Tag, TunnelKey};
+use rand_core::SeedableRng as _;
+use x25519_dalek::StaticSecret;
+use zeroize::Zeroizing;
+
+use super::*;
+
+const KEY_TO_CLIENT: [u8; 32] = [2; 32];
+const HANDLE: Handle = Handle(7);
+
+struct Fixture {
+    credentials: Credentials,
+    rng: ChaCha12Rng,
+    outbox: Outbox,
+    lease: Lease,
+    relay: SocketAddr,
+    start: Instant,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let start = Instant::now();
+        let certificate = RelayCertificate {
+            key_id: KeyId(1),
+            pool: PoolId(1),
+            relay: RelayId(1),
+            ipv4: Some("198.51.100.1:51820".parse().unwrap()),
+            ipv6: None,
+            key: TunnelKey([1; 32]),
+            not_after: 0,
+            signature: Signature([0; 64]),
+        };
+        let map = RelayMap {
+            serial: 1,
+            issued: 0,
+            pool: PoolId(1),
+            signing_keys: Vec::new(),
+            relays: Vec::new(),
+        };
+        let private = StaticSecret::from([3; 32]);
+        let granted = Granted {
+            handle: HANDLE,
+            tag: Tag(9),
+            key_to_relay: Zeroizing::new([1; 32]),
+            key_to_client: Zeroizing::new(KEY_TO_CLIENT),
+            reflexive: "203.0.113.1:1".parse().unwrap(),
+            idle_timeout_s: 30,
+            pending_timeout_s: 3,
+            resumption_key: Zeroizing::new([4; 32]),
+            resumption_ticket: vec![5; 20],
+        };
+        let relay = "198.51.100.1:51820".parse().unwrap();
+        let mut lease = Lease::new(certificate, start);
+        lease.bound = Some(Bound::new(granted, relay, 100, start));
+        lease.retry_at = None;
+        Self {
+            credentials: Credentials::new(private, None, [0; 16], map, (0, start), 1),
+            rng: ChaCha12Rng::from_seed([0; 32]),
+            outbox: Outbox::default(),
+            lease,
+            relay,
+            start,
+        }
+    }
+
+    fn act<R>(
+        &mut self,
+        now: Instant,
+        act: impl FnOnce(&mut Lease, &mut Surroundings<'_>) -> R,
+    ) -> R {
+        let mut around = Surroundings {
+            credentials: &mut self.credentials,
+            rng: &mut self.rng,
+            outbox: &mut self.outbox,
+            member: Member::new(1).unwrap(),
+            active: true,
+            now,
+        };
+        act(&mut self.lease, &mut around)
+    }
+
+    fn hear(&mut self, message: Message, counter: u64) -> Result<(), DropReason> {
+        let frame = message.seal(&KEY_TO_CLIENT, HANDLE, counter);
+        let (relay, now) = (self.relay, self.start);
+        let sealed = Sealed::decode(&frame).unwrap();
+        self.act(now, |lease, around| lease.handle_control(relay, &sealed, around))
+    }
+}
+
+#[test]
+fn a_relay_that_moves_its_clients_is_not_relied_on_and_left_in_time() {
+    let mut fixture = Fixture::new();
+    let start = fixture.start;
+    assert_eq!(fixture.lease.state(), Some(LeaseState::Alive));
+    let moving = Message::Moving { next: RelayId(2), deadline_s: 20 };
+    assert_eq!(fixture.hear(moving, 5), Ok(()));
+    assert_eq!(fixture.lease.state(), Some(LeaseState::Suspect));
+    assert!(fixture.lease.is_lacking(start));
+    let events: Vec<_> = std::iter::from_fn(|| fixture.outbox.poll_event()).collect();
+    assert!(events.contains(&Event::Moving { relay: RelayId(1), next: Some(RelayId(2)) }));
+    let deadline = start + Duration::from_secs(20);
+    fixture.act(deadline, |lease, around| lease.handle_timeout(around));
+    assert_eq!(fixture.lease.state(), None);
+}
+
+#[test]
+fn a_control_message_counts_once_and_only_from_the_relay() {
+    let mut fixture = Fixture::new();
+    let moving = Message::Moving { next: RelayId(0), deadline_s: 20 };
+    assert_eq!(fixture.hear(moving, 5), Ok(()));
+    assert_eq!(fixture.hear(moving, 5), Err(DropReason::Unasked));
+    assert_eq!(fixture.hear(moving, 4), Err(DropReason::Unasked));
+    assert_eq!(fixture.hear(Message::Release, 6), Err(DropReason::UnknownKind));
+    let forged = moving.seal(&[8; 32], HANDLE, 9);
+    let sealed = Sealed::decode(&forged).unwrap();
+    let (relay, now) = (fixture.relay, fixture.start);
+    let result = fixture.act(now, |lease, around| lease.handle_control(relay, &sealed, around));
+    assert_eq!(result, Err(DropReason::NotFromRelay));
+    assert_eq!(fixture.hear(moving, 7), Ok(()), "a forgery does not move the counter");
+}

@@ -1,0 +1,11 @@
+//! Clients and relays in a virtual network.
+#![expect(clippy::unwrap_used, reason = "what fails in a test fails the test")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "tests look for one variant among many")]
+
+mod failover;
+mod hostile;
+mod join;
+mod kick;
+mod lease;
+mod net;
+mod nic;
