@@ -1,0 +1,66 @@
+# The single front door. `make help` lists what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PLAYERS ?= 3
+OUT ?= lab.json
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+NEXTEST := cargo nextest run --locked --no-fail-fast
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: demo
+demo: setup build ## Play: control, two relays, three players behind NATs (KEEP=1 keeps it up)
+	$(TARGET)/debug/lanrage-demo $(if $(KEEP),--keep)
+
+.PHONY: test
+test: setup lint build-all ## Lint and run every test, the long scenarios in a short form
+	$(NEXTEST) --workspace
+	cargo test --locked --workspace --doc --quiet
+	$(MAKE) loom
+
+.PHONY: soak
+soak: setup build-all ## Run the long scenarios whole
+	LANRAGE_SOAK=1 $(NEXTEST) -p lanrage-scenarios --profile soak
+
+.PHONY: loom
+loom: ## Model-check the lock-free table
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom \
+		cargo test --locked --release -p lanrage-relay-table --lib --quiet
+
+.PHONY: lint
+lint: ## Formatting, clippy, rustdoc
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+
+.PHONY: lab
+lab: setup build ## Leave a lab standing with PLAYERS players; its description goes to OUT
+	$(TARGET)/debug/lanrage-stand up --players $(PLAYERS) --out $(OUT)
+
+.PHONY: lab-down
+lab-down: ## End the lab that OUT describes
+	$(TARGET)/debug/lanrage-stand down --out $(OUT)
+
+.PHONY: docs
+docs: ## Build the book into docs/book
+	command -v mdbook >/dev/null || cargo install --locked mdbook
+	mdbook build docs
+
+.PHONY: build
+build: ## Build the programs
+	cargo build --locked --workspace --bins
+
+# The misdelivering relay is the same program with one feature: it shares all other artifacts.
+.PHONY: build-all
+build-all: ## Build the programs and what only tests use
+	cargo build --locked -p lanrage-relay --features misdeliver
+	cp $(TARGET)/debug/lanrage-relay $(TARGET)/debug/lanrage-relay-misdeliver
+	$(MAKE) build
+
+.PHONY: setup
+setup: ## Install what the machine lacks (as root, from Debian)
+	bench/setup

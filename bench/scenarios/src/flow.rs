@@ -1,0 +1,150 @@
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::Player;
+
+/// Bytes of a datagram, its number included: a game's state update.
+const DATAGRAM_LEN: usize = 120;
+const RECEIVE_PATIENCE: Duration = Duration::from_millis(20);
+
+/// Numbered datagrams from one player to another, by virtual address.
+#[derive(Debug)]
+pub struct Flow {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    sender: JoinHandle<()>,
+    receiver: JoinHandle<Vec<(Instant, u64)>>,
+    started: Instant,
+}
+
+/// What came of a [`Flow`].
+#[derive(Debug)]
+pub struct Arrivals {
+    /// Datagrams given to the kernel.
+    pub sent: u64,
+    /// When each datagram came, and its number.
+    pub received: Vec<(Instant, u64)>,
+    started: Instant,
+    ended: Instant,
+}
+
+impl Flow {
+    /// Sends a datagram every `interval` until [`Flow::finish`].
+    ///
+    /// # Errors
+    /// A socket cannot be opened at a player's virtual address.
+    pub fn start(from: &Player, to: &Player, interval: Duration) -> anyhow::Result<Self> {
+        let source = open(from)?;
+        let sink = open(to)?;
+        let target = sink.local_addr().context("read the sink's port")?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(AtomicU64::new(0));
+        let sender = thread::spawn({
+            let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+            move || send(&source, target, interval, &stop, &sent)
+        });
+        let receiver = thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || receive(&sink, &stop)
+        });
+        Ok(Self { stop, sent, sender, receiver, started: Instant::now() })
+    }
+
+    /// Stops sending and takes what still arrives within 200 ms.
+    pub fn finish(self) -> Arrivals {
+        let ended = Instant::now();
+        self.stop.store(true, Ordering::Relaxed);
+        self.sender.join().expect("the sender does not panic");
+        let received = self.receiver.join().expect("the receiver does not panic");
+        let sent = self.sent.load(Ordering::Relaxed);
+        Arrivals { sent, received, started: self.started, ended }
+    }
+}
+
+impl Arrivals {
+    /// The longest time without an arrival.
+    pub fn longest_gap(&self) -> Duration {
+        self.longest_gap_between(self.started, self.ended)
+    }
+
+    /// The longest time without an arrival between two moments, both ends included.
+    pub fn longest_gap_between(&self, from: Instant, to: Instant) -> Duration {
+        let inside = self.received.iter().map(|(at, _)| *at).filter(|at| (from..=to).contains(at));
+        let mut last = from;
+        let mut longest = Duration::ZERO;
+        for at in inside.chain([to]) {
+            longest = longest.max(at - last);
+            last = at;
+        }
+        longest
+    }
+
+    /// Arrivals after a moment.
+    pub fn after(&self, moment: Instant) -> usize {
+        self.received.iter().filter(|(at, _)| *at > moment).count()
+    }
+
+    /// Datagrams that arrived more than once.
+    pub fn duplicates(&self) -> usize {
+        let mut numbers: Vec<u64> = self.received.iter().map(|(_, number)| *number).collect();
+        numbers.sort_unstable();
+        numbers.windows(2).filter(|pair| pair[0] == pair[1]).count()
+    }
+}
+
+fn open(player: &Player) -> anyhow::Result<UdpSocket> {
+    let address = player.address();
+    let socket = player.host().enter(|| UdpSocket::bind((address, 0)))?;
+    let socket = socket.with_context(|| format!("bind {address} at {}", player.name()))?;
+    socket.set_read_timeout(Some(RECEIVE_PATIENCE)).context("set a read time-out")?;
+    Ok(socket)
+}
+
+fn send(
+    socket: &UdpSocket,
+    to: SocketAddr,
+    interval: Duration,
+    stop: &AtomicBool,
+    sent: &AtomicU64,
+) {
+    let mut datagram = [0; DATAGRAM_LEN];
+    let mut next = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let number = sent.load(Ordering::Relaxed);
+        datagram[..8].copy_from_slice(&number.to_be_bytes());
+        // The NIC may be full or the member not yet resolved: a lost datagram is what is measured.
+        if socket.send_to(&datagram, to).is_ok() {
+            sent.store(number + 1, Ordering::Relaxed);
+        }
+        next += interval;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+}
+
+fn receive(socket: &UdpSocket, stop: &AtomicBool) -> Vec<(Instant, u64)> {
+    let mut received = Vec::new();
+    let mut datagram = [0; DATAGRAM_LEN];
+    let mut stopped_at: Option<Instant> = None;
+    loop {
+        match socket.recv(&mut datagram) {
+            Ok(_) => {
+                let number = u64::from_be_bytes(*datagram.first_chunk().expect("8 of 120 bytes"));
+                received.push((Instant::now(), number));
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => thread::sleep(RECEIVE_PATIENCE),
+        }
+        if stop.load(Ordering::Relaxed) {
+            let since = stopped_at.get_or_insert_with(Instant::now).elapsed();
+            if since > Duration::from_millis(200) {
+                return received;
+            }
+        }
+    }
+}

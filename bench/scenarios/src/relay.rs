@@ -1,0 +1,213 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use lanrage_lab::{Host, Process};
+
+use crate::{Control, binary, eventually};
+
+/// The relay's UDP port.
+const PORT: u16 = 51820;
+const METRICS_PORT: u16 = 9100;
+const START_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Which back end a relay is told to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// The relay's own choice.
+    Auto,
+    /// io_uring or nothing.
+    Uring,
+    /// recvmmsg and sendmmsg.
+    Mmsg,
+}
+
+impl Backend {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Uring => "io_uring",
+            Self::Mmsg => "recvmmsg",
+        }
+    }
+}
+
+/// How a relay is started.
+#[derive(Clone, Debug)]
+pub struct RelayPlan {
+    /// See [`Backend`].
+    pub backend: Backend,
+    /// The program: `lanrage-relay`, or one that a scenario needs instead.
+    pub program: &'static str,
+    /// The error that `io_uring_setup` gives the relay, `EPERM` or `ENOSYS`.
+    pub refuse_io_uring: Option<&'static str>,
+}
+
+impl Default for RelayPlan {
+    fn default() -> Self {
+        Self { backend: Backend::Auto, program: "lanrage-relay", refuse_io_uring: None }
+    }
+}
+
+/// A relay on a host of its own.
+#[derive(Debug)]
+pub struct Relay {
+    host: Host,
+    dir: PathBuf,
+    plan: RelayPlan,
+    control: SocketAddrV4,
+    process: Option<Process>,
+    starts: usize,
+}
+
+impl Relay {
+    /// Starts a relay that enrols with control.
+    ///
+    /// # Errors
+    /// It is not ready within ten seconds; its log says why.
+    pub fn start(
+        host: Host,
+        dir: &Path,
+        control: &Control,
+        plan: RelayPlan,
+    ) -> anyhow::Result<Self> {
+        let dir = dir.join(host.name());
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        fs::write(dir.join("token"), control.relay_token()?).context("write the token")?;
+        let control = control.address();
+        let mut relay = Self { host, dir, plan, control, process: None, starts: 0 };
+        relay.restart()?;
+        Ok(relay)
+    }
+
+    /// The host the relay runs on.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The relay's name, which is its host's.
+    pub fn name(&self) -> &str {
+        self.host.name()
+    }
+
+    /// Where clients reach it.
+    pub fn address(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.host.v4(), PORT)
+    }
+
+    /// Where Prometheus would scrape it, inside its namespace.
+    pub fn metrics_address(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, METRICS_PORT)
+    }
+
+    /// The running relay.
+    ///
+    /// # Panics
+    /// After [`Relay::kill`].
+    pub fn process(&self) -> &Process {
+        self.process.as_ref().expect("the relay runs")
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Errors
+    /// The process cannot be waited for.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.kill()?;
+        }
+        Ok(())
+    }
+
+    /// Starts the relay, killing the one that runs, and waits until it serves.
+    ///
+    /// # Errors
+    /// It is not ready within ten seconds.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.launch()?;
+        eventually("the relay to be ready", START_PATIENCE, || {
+            Ok(self.get("/readyz")?.starts_with("HTTP/1.1 200").then_some(()))
+        })
+    }
+
+    /// Starts the relay without waiting.
+    ///
+    /// # Errors
+    /// The program is not built or cannot be started.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
+        self.kill()?;
+        self.starts += 1;
+        let program = binary(self.plan.program)?.display().to_string();
+        let mut command = match self.plan.refuse_io_uring {
+            None => self.host.command(&program),
+            Some(errno) => {
+                let wrapper = binary("without-io-uring")?.display().to_string();
+                let mut command = self.host.command(&wrapper);
+                command.args([errno, &program]);
+                command
+            }
+        };
+        let advertise =
+            [Some(self.address().to_string()), self.host.v6().map(|ip| format!("[{ip}]:{PORT}"))];
+        command
+            .arg("run")
+            .env("LANRAGE_RELAY_STATE_DIR", self.dir.join("state"))
+            .env("LANRAGE_RELAY_NAME", self.host.name())
+            .env("LANRAGE_RELAY_LISTEN", format!("0.0.0.0:{PORT},[::]:{PORT}"))
+            .env(
+                "LANRAGE_RELAY_ADVERTISE",
+                advertise.into_iter().flatten().collect::<Vec<_>>().join(","),
+            )
+            .env("LANRAGE_RELAY_CONTROL", self.control.to_string())
+            .env("LANRAGE_RELAY_ENROLMENT_TOKEN_FILE", self.dir.join("token"))
+            .env("LANRAGE_RELAY_METRICS_LISTEN", self.metrics_address().to_string())
+            .env("LANRAGE_RELAY_BACKEND", self.plan.backend.as_str());
+        let log = format!("relay-{}", self.starts);
+        self.process = Some(self.host.spawn(&log, command)?);
+        Ok(())
+    }
+
+    /// The relay's metrics: each sample's name and labels, and its value.
+    ///
+    /// # Errors
+    /// The relay does not answer.
+    pub fn metrics(&self) -> anyhow::Result<BTreeMap<String, f64>> {
+        let text = self.get("/metrics")?;
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        Ok(samples
+            .filter_map(|line| {
+                let (name, value) = line.rsplit_once(' ')?;
+                Some((name.to_owned(), value.parse().ok()?))
+            })
+            .collect())
+    }
+
+    /// The sum of a metric over the samples whose labels contain `label`.
+    ///
+    /// # Errors
+    /// The relay does not answer.
+    pub fn metric(&self, name: &str, label: &str) -> anyhow::Result<f64> {
+        let of_metric = |sample: &str| {
+            let labels = sample.strip_prefix(name)?;
+            (labels.is_empty() || labels.starts_with('{')).then(|| labels.contains(label))
+        };
+        let metrics = self.metrics()?;
+        Ok(metrics.iter().filter(|(k, _)| of_metric(k) == Some(true)).map(|(_, v)| v).sum())
+    }
+
+    fn get(&self, path: &str) -> anyhow::Result<String> {
+        let address = self.metrics_address();
+        self.host.enter(|| {
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        })?
+    }
+}

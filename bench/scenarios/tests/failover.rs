@@ -1,0 +1,115 @@
+//! Play goes on when the relay in use dies, in whatever way, and it serves again when it is back.
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use lanrage_lab::{Direction, NatKind, Traffic};
+use lanrage_scenarios::{Deployment, Flow, Plan, PlayerPlan, eventually, rounds};
+
+const PROMISED: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_millis(10);
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Kill,
+    Freeze,
+    CutBothWays,
+    CutToRelay,
+    CutFromRelay,
+}
+
+fn plan() -> Plan {
+    let player = PlayerPlan::behind(NatKind::PortRestrictedCone);
+    Plan { players: vec![player.clone(), player], ..Plan::default() }
+}
+
+/// A flow each way, and a fault of the relay in use in the middle of it.
+fn survives(fault: Fault) {
+    let mut lab = Deployment::start(&plan()).unwrap();
+    lab.form_party("failover").unwrap();
+    for round in 0..rounds(2, 40) {
+        let used = lab.relay_in_use(0).unwrap();
+        let there = Flow::start(&lab.players[0], &lab.players[1], INTERVAL).unwrap();
+        let back = Flow::start(&lab.players[1], &lab.players[0], INTERVAL).unwrap();
+        sleep(Duration::from_secs(1));
+        let struck = Instant::now();
+        strike(&mut lab, used, fault);
+        sleep(Duration::from_secs(3));
+        let observed = Instant::now();
+        for (way, flow) in [("there", there), ("back", back)] {
+            let arrivals = flow.finish();
+            let settled = arrivals.longest_gap_between(struck - Duration::from_millis(900), struck);
+            assert!(settled < PROMISED, "round {round}: no traffic {way} before {fault:?}");
+            let gap = arrivals.longest_gap_between(struck, observed);
+            assert!(
+                gap <= PROMISED,
+                "round {round}: {gap:?} without traffic {way} after {fault:?}"
+            );
+        }
+        mend(&mut lab, used, fault);
+        eventually("the relay to serve again", Duration::from_secs(20), || {
+            let both =
+                lab.players.iter().map(|player| player.has_lease_at(lab.relays[used].name()));
+            Ok(both.collect::<anyhow::Result<Vec<_>>>()?.into_iter().all(|held| held).then_some(()))
+        })
+        .unwrap();
+    }
+}
+
+fn strike(lab: &mut Deployment, relay: usize, fault: Fault) {
+    let address = lab.relays[relay].host().v4();
+    match fault {
+        Fault::Kill => lab.relays[relay].kill().unwrap(),
+        Fault::Freeze => lab.relays[relay].process().freeze().unwrap(),
+        Fault::CutBothWays => {
+            for player in &lab.players {
+                player.host().isolate(Traffic::with(address)).unwrap();
+            }
+        }
+        Fault::CutToRelay => {
+            lab.players[0].host().cut(Direction::Up, Traffic::with(address)).unwrap();
+        }
+        Fault::CutFromRelay => {
+            lab.players[0].host().cut(Direction::Down, Traffic::with(address)).unwrap();
+        }
+    }
+}
+
+fn mend(lab: &mut Deployment, relay: usize, fault: Fault) {
+    match fault {
+        Fault::Kill => lab.relays[relay].restart().unwrap(),
+        Fault::Freeze => lab.relays[relay].process().thaw().unwrap(),
+        Fault::CutBothWays => {
+            for player in &lab.players {
+                player.host().heal().unwrap();
+            }
+        }
+        Fault::CutToRelay | Fault::CutFromRelay => lab.players[0].host().heal().unwrap(),
+    }
+}
+
+#[test]
+fn killed() {
+    survives(Fault::Kill);
+}
+
+#[test]
+fn frozen() {
+    survives(Fault::Freeze);
+}
+
+#[test]
+fn cut_off_both_ways() {
+    survives(Fault::CutBothWays);
+}
+
+#[test]
+fn cut_off_on_the_way_to_the_relay() {
+    survives(Fault::CutToRelay);
+}
+
+#[test]
+fn cut_off_on_the_way_from_the_relay() {
+    survives(Fault::CutFromRelay);
+}

@@ -1,0 +1,98 @@
+//! A kicked member is out at once and for good; the others play on.
+#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use lanrage_lab::NatKind;
+use lanrage_scenarios::{Deployment, Flow, Plan, PlayerPlan, exit};
+
+const PROMISED: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_millis(10);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn plan() -> Plan {
+    Plan { players: vec![PlayerPlan::behind(NatKind::PortRestrictedCone); 4], ..Plan::default() }
+}
+
+#[test]
+fn a_kicked_member_gets_nothing_and_cannot_come_back() {
+    let mut lab = Deployment::start(&plan()).unwrap();
+    let server = lab.control.server().to_owned();
+    lab.players[0].create_party("kick", &server).unwrap();
+    // The victim sees every invite: its own, one for the others, and one that stays open.
+    let open = lab.players[0].invite(10).unwrap();
+    for player in 1..4 {
+        lab.players[player].join(&open).unwrap();
+    }
+    let spare = lab.players[0].invite(10).unwrap();
+    let victim_address = lab.players[1].address();
+    for player in [1, 2, 3] {
+        lab.players[0].ping(lab.players[player].address(), PATIENCE).unwrap();
+    }
+    // One member is off line during the kick.
+    lab.players[3].stop_daemon().unwrap();
+
+    let to_victim = Flow::start(&lab.players[2], &lab.players[1], INTERVAL).unwrap();
+    let among_others = Flow::start(&lab.players[2], &lab.players[0], INTERVAL).unwrap();
+    sleep(Duration::from_secs(1));
+    let kicked = Instant::now();
+    let name = lab.players[1].member_name().to_owned();
+    lab.players[0].kick(&name).unwrap();
+    sleep(Duration::from_secs(3));
+    let observed = Instant::now();
+    assert_eq!(to_victim.finish().after(kicked + PROMISED), 0, "the victim still gets packets");
+    let gap = among_others.finish().longest_gap_between(kicked, observed);
+    assert!(gap <= PROMISED, "{gap:?} without traffic among the others");
+
+    for invite in [&open, &spare] {
+        let answer = lab.players[1].try_join(invite).unwrap();
+        assert_eq!(answer.code, exit::INVITE, "{answer:?}");
+    }
+    lab.players[1].forget_everything().unwrap();
+    for invite in [&open, &spare] {
+        let answer = lab.players[1].try_join(invite).unwrap();
+        assert_eq!(answer.code, exit::INVITE, "a fresh device: {answer:?}");
+    }
+
+    // The member that was off line finds the new epoch, and all play on under it.
+    lab.players[3].start_daemon().unwrap();
+    let epoch = lab.players[0].status().unwrap()["epoch"].clone();
+    for player in [2, 3] {
+        lab.players[player].ping(lab.players[0].address(), PATIENCE).unwrap();
+        assert_eq!(lab.players[player].status().unwrap()["epoch"], epoch);
+    }
+    lab.players[2].ping(lab.players[3].address(), PATIENCE).unwrap();
+    assert!(lab.players[0].ping(victim_address, Duration::from_secs(1)).is_err());
+}
+
+#[test]
+fn an_old_ticket_binds_at_no_relay_that_restarts_while_control_is_down() {
+    let mut lab = Deployment::start(&plan()).unwrap();
+    lab.form_party("kick").unwrap();
+    lab.players[0].ping(lab.players[1].address(), PATIENCE).unwrap();
+    // The victim keeps its state, its ticket included, and does not hear of the kick.
+    let control = lab.control.host().v4();
+    lab.players[1].host().isolate(lanrage_lab::Traffic::with(control)).unwrap();
+    let name = lab.players[1].member_name().to_owned();
+    lab.players[0].kick(&name).unwrap();
+    sleep(PROMISED);
+    lab.control.kill().unwrap();
+    for relay in &mut lab.relays {
+        relay.restart().unwrap();
+    }
+    for player in [2, 3] {
+        lab.players[player].ping(lab.players[0].address(), PATIENCE).unwrap();
+    }
+    let refused = |lab: &Deployment| -> f64 {
+        let of = |relay: &lanrage_scenarios::Relay| {
+            relay.metric("lanrage_relay_binds_refused_total", "reason=\"revoked\"").unwrap()
+        };
+        lab.relays.iter().map(of).sum()
+    };
+    lanrage_scenarios::eventually("the old ticket to be refused", PATIENCE, || {
+        Ok((refused(&lab) > 0.0).then_some(()))
+    })
+    .unwrap();
+    assert!(lab.players[1].ping(lab.players[0].address(), Duration::from_secs(1)).is_err());
+}

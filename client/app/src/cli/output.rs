@@ -1,0 +1,217 @@
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+use lanrage_proto::api::Role;
+use serde_json::Value;
+
+use super::LocalArgs;
+use crate::failure::{Failure, FailureKind};
+use crate::local::protocol::{
+    ActiveStatus, Entered, MemberInfo, PartySummary, Quality, RelayInfo, RelayName, Reply, Status,
+};
+
+/// How answers reach the user.
+pub(super) trait Output {
+    /// Prints the answer, as JSON or for people.
+    fn show(&self, local: &LocalArgs) -> Result<(), Failure>;
+}
+
+impl Output for Reply {
+    fn show(&self, local: &LocalArgs) -> Result<(), Failure> {
+        let text = if local.json { json(self)? } else { human(self) };
+        if text.is_empty() { Ok(()) } else { line(&text) }
+    }
+}
+
+/// Prints a line; a reader that has gone away ends the program's output, not the program.
+pub(super) fn line(text: &str) -> Result<(), Failure> {
+    written(writeln!(io::stdout().lock(), "{}", text.trim_end_matches('\n')))
+}
+
+/// Moves to the top of an empty screen (ECMA-48 CUP, ED).
+pub(super) fn clear_screen() -> Result<(), Failure> {
+    written(write!(io::stdout().lock(), "\x1b[H\x1b[2J"))
+}
+
+fn written(result: io::Result<()>) -> Result<(), Failure> {
+    result.map_err(|error| Failure::new(FailureKind::Other, format!("standard output: {error}")))
+}
+
+/// The answer without the tag that tells answers apart on the socket.
+fn json(reply: &Reply) -> Result<String, Failure> {
+    let unreadable = |error| Failure::new(FailureKind::Other, error);
+    let mut value = serde_json::to_value(reply).map_err(unreadable)?;
+    if let Value::Object(fields) = &mut value {
+        fields.remove("reply");
+    }
+    serde_json::to_string(&value).map_err(unreadable)
+}
+
+fn human(reply: &Reply) -> String {
+    match reply {
+        Reply::Done {} => String::new(),
+        Reply::Status(status) => of_status(status),
+        Reply::Entered(entered) => of_entered(entered),
+        Reply::Parties { parties } => of_parties(parties),
+        Reply::Members { members } => of_members(members),
+        Reply::Invite { invite, .. } => invite.clone(),
+        Reply::Pong { name, address, rtt_us, relay, .. } => match (rtt_us, relay) {
+            (Some(rtt_us), Some(relay)) => {
+                format!("{name} ({address}) by relay {}: {}", relay.name, millis(*rtt_us))
+            }
+            _ => format!("{name} ({address}): no answer"),
+        },
+    }
+}
+
+fn of_entered(entered: &Entered) -> String {
+    let PartySummary { name, member_name, ipv4, ipv6, subnet, .. } = &entered.party;
+    let mut text = format!(
+        "party    {name}\nyou      {member_name}\naddress  {ipv4}, {ipv6}\nnetwork  {subnet}/24 on {}",
+        entered.nic
+    );
+    if let Some(invite) = &entered.invite {
+        let _infallible = write!(text, "\ninvite   {invite}");
+    }
+    text
+}
+
+fn of_status(status: &Status) -> String {
+    match (&status.party, &status.problem) {
+        (Some(active), _) => of_active(active),
+        (None, Some(problem)) => format!("down: {problem}"),
+        (None, None) => "no party is active: create or join one".to_owned(),
+    }
+}
+
+fn of_active(active: &ActiveStatus) -> String {
+    let party = &active.party;
+    let control = match (&active.control.connected, &active.control.problem) {
+        (true, _) => "connected".to_owned(),
+        (false, None) => "connecting".to_owned(),
+        (false, Some(problem)) => format!("away, play goes on ({problem})"),
+    };
+    let head = [
+        ["party".to_owned(), format!("{} ({})", party.name, party.session)],
+        ["you".to_owned(), format!("{}, {} on {}", party.member_name, party.ipv4, active.nic)],
+        ["control".to_owned(), format!("{}: {control}", party.server)],
+    ];
+    let mut text = table(&head);
+    if !active.relays.is_empty() {
+        let rows: Vec<_> = active.relays.iter().map(relay_row).collect();
+        text += "\n";
+        text += &table(&[&[RELAY_HEADER.map(str::to_owned)], &rows[..]].concat());
+    }
+    text + "\n" + &of_members(&active.members)
+}
+
+const RELAY_HEADER: [&str; 5] = ["RELAY", "STATE", "RTT", "JITTER", "LOSS"];
+
+fn relay_row(relay: &RelayInfo) -> [String; 5] {
+    let state = match &relay.refusal {
+        Some(refusal) => format!("{} ({refusal})", relay.state),
+        None => relay.state.clone(),
+    };
+    let [rtt, jitter, loss] = of_quality(&relay.quality);
+    [relay.relay.name.clone(), state, rtt, jitter, loss]
+}
+
+fn of_members(members: &[MemberInfo]) -> String {
+    const HEADER: [&str; 9] =
+        ["NO", "MEMBER", "ADDRESS", "ROLE", "STATE", "BY RELAY", "RTT", "JITTER", "LOSS"];
+    let row = |member: &MemberInfo| {
+        let role = match member.role {
+            Role::Owner => "owner",
+            Role::Promoted => "promoted",
+            Role::Member => "member",
+        };
+        let state = match (member.online, member.is_self) {
+            (false, false) => "offline",
+            _ => &member.connection,
+        };
+        let [rtt, jitter, loss] = of_quality(&member.quality);
+        let first: Option<&RelayName> = member.paths.first();
+        [
+            member.member.to_string(),
+            member.name.clone(),
+            member.ipv4.to_string(),
+            role.to_owned(),
+            state.to_owned(),
+            first.map_or_else(|| "-".to_owned(), |relay| relay.name.clone()),
+            rtt,
+            jitter,
+            loss,
+        ]
+    };
+    let rows: Vec<_> = members.iter().map(row).collect();
+    table(&[&[HEADER.map(str::to_owned)], &rows[..]].concat())
+}
+
+fn of_parties(parties: &[PartySummary]) -> String {
+    const HEADER: [&str; 6] = ["", "PARTY", "ID", "ADDRESS", "YOU", "SERVER"];
+    let row = |party: &PartySummary| {
+        [
+            if party.active { "*" } else { "" }.to_owned(),
+            party.name.clone(),
+            party.session.to_string(),
+            party.ipv4.to_string(),
+            party.member_name.clone(),
+            party.server.clone(),
+        ]
+    };
+    if parties.is_empty() {
+        return "no parties: create or join one".to_owned();
+    }
+    let rows: Vec<_> = parties.iter().map(row).collect();
+    table(&[&[HEADER.map(str::to_owned)], &rows[..]].concat())
+}
+
+fn of_quality(quality: &Quality) -> [String; 3] {
+    let Some(rtt_us) = quality.rtt_us else { return ["-".into(), "-".into(), "-".into()] };
+    [millis(rtt_us), millis(quality.jitter_us), format!("{:.1} %", quality.loss_percent)]
+}
+
+fn millis(micros: u64) -> String {
+    format!("{}.{} ms", micros / 1000, micros % 1000 / 100)
+}
+
+/// Columns as wide as their widest cell, two spaces apart.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        let joined = cells.collect::<Vec<_>>().join("  ");
+        text += joined.trim_end();
+        text += "\n";
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_lines_not_padded() {
+        let row = |a: &str, b: &str| [a.to_owned(), b.to_owned()];
+        let text = table(&[row("NAME", "RTT"), row("a", "12.0 ms"), row("žofie", "-")]);
+        assert_eq!(text, "NAME   RTT\na      12.0 ms\nžofie  -\n");
+    }
+
+    #[test]
+    fn times_have_a_tenth_of_a_millisecond() {
+        assert_eq!(millis(0), "0.0 ms");
+        assert_eq!(millis(1_999), "1.9 ms");
+        assert_eq!(millis(120_050), "120.0 ms");
+    }
+
+    #[test]
+    fn json_has_no_tag_of_the_socket() {
+        assert_eq!(json(&Reply::Done {}).unwrap(), "{}");
+        let invite = Reply::Invite { invite: "x".to_owned(), lifetime_s: 1, uses: 2 };
+        assert_eq!(json(&invite).unwrap(), r#"{"invite":"x","lifetime_s":1,"uses":2}"#);
+    }
+}

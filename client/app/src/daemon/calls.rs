@@ -1,0 +1,323 @@
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use lanrage_client_core::PingId;
+use lanrage_control_client::{Endpoint, Error as ControlError, Method};
+use lanrage_proto::api::{ErrorCode, Kicked, Promote, Role, path};
+use lanrage_proto::party::{Invite, ServerAddress, valid_name};
+use lanrage_proto::signed::KickRecord;
+use lanrage_proto::{Member, RelayId, SessionId};
+use serde::{Deserialize, Serialize};
+
+use super::Daemon;
+use super::enter::{self, Newcomer};
+use crate::failure::{Failure, FailureKind};
+use crate::local::protocol::{Reply, Request};
+use crate::local::server::Call;
+use crate::state::{PartyRecord, Server};
+
+/// The first invite of a new party: for a whole evening of friends.
+const FIRST_INVITE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+const FIRST_INVITE_USES: u16 = 250;
+
+/// `{}`, in both directions.
+#[derive(Serialize, Deserialize)]
+struct Empty {}
+
+/// Requests of the command line.
+impl Daemon {
+    pub(super) fn handle_call(&mut self, call: Call, now: Instant) {
+        match call.request.clone() {
+            Request::Status { .. } => {
+                let status = self.status(now);
+                call.answer(Ok(Reply::Status(Box::new(status))));
+            }
+            Request::List => {
+                let parties = self.parties.keys().filter_map(|id| self.summary(*id)).collect();
+                call.answer(Ok(Reply::Parties { parties }));
+            }
+            Request::Members => {
+                let members = self.member_infos(now).ok_or_else(Failure::no_active_party);
+                call.answer(members.map(|members| Reply::Members { members }));
+            }
+            Request::Down => self.ending = Some(Some(call)),
+            Request::Ping { member } => self.ping(call, &member, now),
+            Request::Invite { lifetime_s, uses } => self.invite(call, lifetime_s, uses),
+            Request::Kick { member } => self.kick(call, &member, now),
+            Request::SetRole { member, role } => self.set_role(call, &member, role, now),
+            // What changes memberships, or which of them is up, goes one at a time.
+            _ if self.busy => {
+                let message = "another command is under way: try again in a moment";
+                call.answer(Err(Failure::new(FailureKind::Conflict, message)));
+            }
+            Request::Up => self.up(call),
+            Request::Create { name, server, member_name, subnet } => {
+                self.create(call, name, &server, member_name, subnet);
+            }
+            Request::Join { invite, member_name } => self.join(call, &invite, member_name),
+            Request::Leave { party } => self.leave(call, party.as_deref()),
+            Request::Switch { party } => match self.find_party(&party) {
+                Ok(session) => self.activate(session, Some(call), None),
+                Err(failure) => call.answer(Err(failure)),
+            },
+        }
+    }
+
+    fn up(&mut self, call: Call) {
+        match self.device.active {
+            Some(session) if self.active.is_none() => self.activate(session, Some(call), None),
+            _ => call.answer(Ok(Reply::Done {})),
+        }
+    }
+
+    fn create(
+        &mut self,
+        call: Call,
+        name: String,
+        server: &str,
+        member_name: String,
+        subnet: Option<std::net::Ipv4Addr>,
+    ) {
+        let names = check_name(&name).and_then(|()| check_name(&member_name));
+        let server = names.and_then(|()| Ok(server.parse::<ServerAddress>()?));
+        let server = match server {
+            Ok(server) => Server::from(Endpoint::from(&server)),
+            Err(failure) => return call.answer(Err(failure)),
+        };
+        let control = self.control(&server);
+        self.busy = true;
+        let creation = enter::create(control.clone(), self.newcomer(member_name), name, subnet);
+        self.spawn(creation, move |daemon, created| {
+            daemon.busy = false;
+            let record = match created.and_then(|record| daemon.keep(record)) {
+                Ok(record) => record,
+                Err(failure) => return call.answer(Err(failure)),
+            };
+            let session = record.session();
+            let secret = record.secrets[0];
+            let lifetime_s = FIRST_INVITE_LIFETIME.as_secs();
+            let invite = enter::invite(control, session, secret, lifetime_s, FIRST_INVITE_USES);
+            daemon.busy = true;
+            daemon.spawn(invite, move |daemon, invite| {
+                // The party is made all the same; `party invite` tries again.
+                daemon.activate(session, Some(call), invite.ok());
+            });
+        });
+    }
+
+    fn join(&mut self, call: Call, invite: &str, member_name: String) {
+        let invite = check_name(&member_name).and_then(|()| Ok(invite.parse::<Invite>()?));
+        let invite = match invite {
+            Ok(invite) => invite,
+            Err(failure) => return call.answer(Err(failure)),
+        };
+        let control = self.control(&Server::from(Endpoint::from(&invite)));
+        self.busy = true;
+        let joining = enter::join(control, self.newcomer(member_name), invite);
+        self.spawn(joining, move |daemon, joined| {
+            daemon.busy = false;
+            match joined.and_then(|record| daemon.keep(record)) {
+                Ok(record) => daemon.activate(record.session(), Some(call), None),
+                Err(failure) => call.answer(Err(failure)),
+            }
+        });
+    }
+
+    /// Puts a new membership on disk.
+    fn keep(&mut self, mut record: PartyRecord) -> Result<PartyRecord, Failure> {
+        let session = record.session();
+        if let Some(old) = self.parties.get(&session) {
+            record.stamp = old.stamp;
+        }
+        self.writer.save_party(&record);
+        self.writer.settle()?;
+        self.parties.insert(session, record.clone());
+        Ok(record)
+    }
+
+    fn newcomer(&self, member_name: String) -> Newcomer {
+        let tunnels =
+            self.parties.iter().map(|(session, record)| (*session, record.tunnel.clone()));
+        Newcomer { nic: self.options.nic.clone(), member_name, tunnels: tunnels.collect() }
+    }
+
+    fn leave(&mut self, call: Call, party: Option<&str>) {
+        let session = match party {
+            Some(party) => self.find_party(party),
+            None => self.device.active.ok_or_else(Failure::no_active_party),
+        };
+        let (session, control) = match session.and_then(|session| self.control_of(session)) {
+            Ok(found) => found,
+            Err(failure) => return call.answer(Err(failure)),
+        };
+        self.busy = true;
+        let leaving = async move {
+            let path = path::of_party(path::LEAVE, session);
+            control.call::<_, Empty>(Method::POST, &path, &Empty {}).await
+        };
+        self.spawn(leaving, move |daemon, left| {
+            daemon.busy = false;
+            match left {
+                Ok(Empty {}) => {}
+                // Control has put the device out already.
+                Err(ControlError::Api(error)) if error.code == ErrorCode::NotFound => {}
+                Err(error) => return call.answer(Err(error.into())),
+            }
+            daemon.forget(session);
+            daemon.problem = None;
+            call.answer(daemon.writer.settle().map(|()| Reply::Done {}).map_err(Failure::from));
+        });
+    }
+
+    fn invite(&mut self, call: Call, lifetime_s: u64, uses: u16) {
+        let active = self.device.active.ok_or_else(Failure::no_active_party);
+        let (session, control) = match active.and_then(|session| self.control_of(session)) {
+            Ok(found) => found,
+            Err(failure) => return call.answer(Err(failure)),
+        };
+        let newest = self
+            .parties
+            .get(&session)
+            .and_then(|record| record.secrets.iter().max_by_key(|(epoch, _)| *epoch).copied());
+        let Some(secret) = newest else { return call.answer(Err(Failure::no_active_party())) };
+        let inviting = enter::invite(control, session, secret, lifetime_s, uses);
+        self.spawn(inviting, move |_, invite| {
+            call.answer(invite.map(|invite| Reply::Invite { invite, lifetime_s, uses }));
+        });
+    }
+
+    fn kick(&mut self, call: Call, member: &str, now: Instant) {
+        let member = self.find_member(member, now);
+        let prepared = member.and_then(|member| {
+            let active = self.active.as_mut().ok_or_else(Failure::no_active_party)?;
+            Ok(active.client.kick(member)?)
+        });
+        let active = self.device.active.ok_or_else(Failure::no_active_party);
+        let control = active.and_then(|session| self.control_of(session));
+        let (body, (session, control)) = match prepared.and_then(|body| Ok((body, control?))) {
+            Ok(found) => found,
+            Err(failure) => return call.answer(Err(failure)),
+        };
+        let kicking = async move {
+            let path = path::of_party(path::KICK, session);
+            control.call::<_, Kicked>(Method::POST, &path, &body).await
+        };
+        self.spawn(kicking, move |daemon, kicked| {
+            let result = kicked.map_err(Failure::from).and_then(|kicked| {
+                let bytes = kicked.record.0.as_slice().try_into().ok();
+                let record = bytes.and_then(|bytes| KickRecord::decode(bytes).ok());
+                record.ok_or_else(|| {
+                    Failure::new(
+                        FailureKind::Other,
+                        "control's kick record cannot be read: update LANrage",
+                    )
+                })
+            });
+            daemon.with_active(|active| match &result {
+                Ok(record) => active.client.handle_kicked(record, Instant::now()),
+                // If only the answer was lost, the party's records have the kick.
+                Err(_) => active.link.want_snapshot(),
+            });
+            call.answer(result.map(|_| Reply::Done {}));
+        });
+    }
+
+    fn set_role(&mut self, call: Call, member: &str, role: Role, now: Instant) {
+        let found = self.find_member(member, now).and_then(|member| {
+            let session = self.device.active.ok_or_else(Failure::no_active_party)?;
+            Ok((member, self.control_of(session)?))
+        });
+        let (member, (session, control)) = match found {
+            Ok(found) => found,
+            Err(failure) => return call.answer(Err(failure)),
+        };
+        let promoting = async move {
+            let path = path::of_party(path::PROMOTE, session);
+            control.call::<_, Empty>(Method::POST, &path, &Promote { member, role }).await
+        };
+        self.spawn(promoting, move |_, promoted| {
+            call.answer(promoted.map(|Empty {}| Reply::Done {}).map_err(Failure::from));
+        });
+    }
+
+    fn ping(&mut self, call: Call, member: &str, now: Instant) {
+        let pinged = self.find_member(member, now).and_then(|member| {
+            let active = self.active.as_mut().ok_or_else(Failure::no_active_party)?;
+            Ok(active.client.ping(member, now)?)
+        });
+        match (pinged, &mut self.active) {
+            (Ok(id), Some(active)) => drop(active.pings.insert(id, call)),
+            (Ok(_), None) => call.answer(Err(Failure::no_active_party())),
+            (Err(failure), _) => call.answer(Err(failure)),
+        }
+    }
+
+    pub(super) fn handle_pong(
+        &mut self,
+        id: PingId,
+        member: Member,
+        answer: Option<(Duration, RelayId)>,
+    ) {
+        let call = self.active.as_mut().and_then(|active| active.pings.remove(&id));
+        let (Some(call), Some(record)) = (call, self.active_record()) else { return };
+        let of_member = |known: &&lanrage_proto::api::MemberRecord| known.member == member;
+        let known = record.party.members.iter().find(of_member);
+        let name = known.map_or_else(|| member.to_string(), |known| known.name.clone());
+        let address = IpAddr::from(record.networks().ipv4(member));
+        let rtt_us = answer.map(|(rtt, _)| rtt.as_micros() as u64);
+        let relay = answer.map(|(_, relay)| self.relay_name(relay));
+        call.answer(Ok(Reply::Pong { member, name, address, rtt_us, relay }));
+    }
+
+    fn control_of(
+        &mut self,
+        session: SessionId,
+    ) -> Result<(SessionId, crate::session::Control), Failure> {
+        let record = self.parties.get(&session).ok_or_else(Failure::no_active_party)?;
+        let server = record.server.clone();
+        Ok((session, self.control(&server)))
+    }
+
+    fn find_party(&self, text: &str) -> Result<SessionId, Failure> {
+        let mut named = self
+            .parties
+            .values()
+            .filter(|record| record.party.name == text || record.session().to_string() == text);
+        match (named.next(), named.next()) {
+            (Some(record), None) => Ok(record.session()),
+            (Some(_), Some(_)) => Err(Failure::new(
+                FailureKind::Conflict,
+                format!("several parties are called {text}: use the id from `lanrage party list`"),
+            )),
+            (None, _) => Err(Failure::new(
+                FailureKind::NotFound,
+                format!("there is no party {text}: `lanrage party list` shows yours"),
+            )),
+        }
+    }
+
+    /// By name, number or address.
+    fn find_member(&self, text: &str, now: Instant) -> Result<Member, Failure> {
+        let active = self.active.as_ref().ok_or_else(Failure::no_active_party)?;
+        let number = text.parse().ok();
+        let address: Option<IpAddr> = text.parse().ok();
+        let found = active.client.members(now).into_iter().find(|known| {
+            known.name == text
+                || Some(known.member.number()) == number
+                || address.is_some_and(|ip| ip == known.ipv4 || ip == known.ipv6)
+        });
+        found.map(|known| known.member).ok_or_else(|| {
+            let message =
+                format!("{text} is not in the party: `lanrage party members` shows who is");
+            Failure::new(FailureKind::NotFound, message)
+        })
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Failure> {
+    valid_name(name).then_some(()).ok_or_else(|| {
+        let message =
+            format!("{name:?} cannot be a name: use 1 to 32 of a-z, 0-9 and inner hyphens");
+        Failure::new(FailureKind::Usage, message)
+    })
+}

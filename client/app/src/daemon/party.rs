@@ -1,0 +1,349 @@
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use lanrage_client_core::{Client, Config, Event};
+use lanrage_proto::api::{Change, PartyState, TicketGrant};
+use lanrage_proto::map::SignedMap;
+use lanrage_proto::party::EntryBody;
+use lanrage_proto::{Member, SessionId};
+use tokio::sync::mpsc;
+
+use super::Daemon;
+use super::active::Active;
+use crate::failure::{Failure, FailureKind};
+use crate::local::protocol::{ControlStatus, Entered, Reply};
+use crate::local::server::Call;
+use crate::nic::{Nic, route_overlap};
+use crate::session::{ControlEvent, ControlLink, random_bytes};
+use crate::state::PartyRecord;
+use crate::underlay::Underlay;
+use crate::wg::WireGuard;
+
+/// News from control that may wait; the stream is not read further meanwhile.
+const EVENTS_MAX: usize = 64;
+/// More than the stamps that one run of the daemon uses up.
+const STAMPS_PER_RUN: u64 = 1 << 30;
+
+/// The active party's life.
+impl Daemon {
+    /// Takes down what is up and brings `session` up; tells `call`, with the invite if there is one.
+    pub(super) fn activate(
+        &mut self,
+        session: SessionId,
+        call: Option<Call>,
+        invite: Option<String>,
+    ) {
+        self.deactivate();
+        self.device.active = Some(session);
+        self.writer.save_device(&self.device);
+        let Some(record) = self.parties.get(&session) else {
+            self.problem = Some(Failure::no_active_party());
+            return;
+        };
+        self.busy = true;
+        let (lan, name) = (record.lan(), self.options.nic.clone());
+        let bring_up = async move {
+            let subnet = lan.networks.subnet;
+            let overlap = route_overlap(subnet, &name).await;
+            let overlap = overlap.map_err(|error| Failure::new(FailureKind::Other, error))?;
+            if let Some(overlap) = overlap {
+                return Err(Failure::overlap(subnet, &overlap));
+            }
+            Nic::up(&name, lan).await.map_err(Failure::from)
+        };
+        self.spawn(bring_up, move |daemon, nic| {
+            daemon.busy = false;
+            let entered = nic.and_then(|nic| daemon.install(session, nic, invite));
+            daemon.problem = entered.as_ref().err().cloned();
+            if let Err(failure) = &entered {
+                tracing::warn!(%failure, "the party is not up");
+            }
+            if let Some(call) = call {
+                call.answer(entered.map(Reply::Entered));
+            }
+        });
+    }
+
+    fn install(
+        &mut self,
+        session: SessionId,
+        nic: Nic,
+        invite: Option<String>,
+    ) -> Result<Entered, Failure> {
+        let now = Instant::now();
+        let record = self.parties.get(&session).ok_or_else(Failure::no_active_party)?;
+        let server = record.server.clone();
+        let control = self.control(&server);
+        let record = self.parties.get_mut(&session).ok_or_else(Failure::no_active_party)?;
+        let map = record.map.verify(&server.root)?;
+        let micros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros());
+        record.stamp = (micros as u64).max(record.stamp.saturating_add(STAMPS_PER_RUN));
+        let unix_time = control.unix_time();
+        let ticket = record.ticket.clone().map(|grant| aged(grant, unix_time));
+        let ticket_left = ticket
+            .as_ref()
+            .map(|grant| Duration::from_secs(grant.lifetime_s))
+            .filter(|left| !left.is_zero());
+        let config = Config {
+            party: record.party.clone(),
+            secrets: record.secrets.clone(),
+            private_key: record.tunnel_private(),
+            relay_map: map.clone(),
+            ticket,
+            unix_time,
+            instance: random_bytes(),
+            stamp: record.stamp,
+            seed: random_bytes(),
+        };
+        let client = Client::new(config, Box::new(WireGuard), now)?;
+        let underlay = Underlay::bind().map_err(|error| {
+            Failure::new(FailureKind::Other, format!("cannot open a UDP socket: {error}"))
+        })?;
+        self.writer.save_party(record);
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let link = ControlLink::start(control, session, ticket_left, sender);
+        let nic_name = nic.name().to_owned();
+        tracing::info!(party = %session, nic = nic_name, "the party is up");
+        self.active = Some(Active {
+            client,
+            nic,
+            underlay,
+            link,
+            events,
+            control: ControlStatus::default(),
+            map,
+            pings: std::collections::BTreeMap::new(),
+        });
+        self.publish_entry();
+        self.with_active(|active| active.refresh_online(now));
+        let party = self.summary(session).ok_or_else(Failure::no_active_party)?;
+        Ok(Entered { party, nic: nic_name, invite })
+    }
+
+    /// Gives the leases back and takes the NIC down; the membership stays.
+    pub(super) fn deactivate(&mut self) {
+        if std::mem::take(&mut self.unsaved) {
+            self.save_active();
+        }
+        let Some(mut active) = self.active.take() else { return };
+        active.client.release();
+        active.send();
+        for call in std::mem::take(&mut active.pings).into_values() {
+            call.answer(Err(Failure::no_active_party()));
+        }
+        tracing::info!(nic = active.nic.name(), "the party is down");
+    }
+
+    /// Forgets a membership that is over.
+    pub(super) fn forget(&mut self, session: SessionId) {
+        if self.device.active == Some(session) {
+            self.unsaved = false;
+            self.deactivate();
+            self.device.active = None;
+            self.writer.save_device(&self.device);
+        }
+        self.parties.remove(&session);
+        self.writer.remove_party(session);
+    }
+
+    /// Carries out what the core wants, and what that leads to.
+    pub(super) fn flush(&mut self, now: Instant) {
+        loop {
+            let Some(active) = &mut self.active else { return };
+            active.send();
+            let Some(event) = active.client.poll_event() else { return };
+            self.handle_event(event, now);
+        }
+    }
+
+    fn handle_event(&mut self, event: Event, now: Instant) {
+        let Some(active) = &mut self.active else { return };
+        match event {
+            Event::Epoch { epoch, .. } => {
+                tracing::info!(%epoch, "the party has a new secret");
+                let secrets = active.client.secrets();
+                if let Some(record) = self.active_record() {
+                    record.secrets = secrets;
+                }
+                self.save_active();
+                self.publish_entry();
+            }
+            Event::PartyWanted => active.link.want_snapshot(),
+            Event::TicketWanted => active.link.want_ticket(),
+            Event::MembersChanged => active.refresh_online(now),
+            Event::Removed { kicker } => self.handle_removed(kicker),
+            Event::Lease { relay, state } => tracing::info!(%relay, ?state, "lease"),
+            Event::Refused { relay, reason, clock_skew_s } => {
+                tracing::warn!(%relay, ?reason, clock_skew_s, "the relay gives no lease");
+            }
+            Event::Moving { relay, next } => {
+                tracing::info!(%relay, ?next, "the relay stops serving");
+            }
+            Event::Pong { id, member, answer } => self.handle_pong(id, member, answer),
+        }
+    }
+
+    fn handle_removed(&mut self, kicker: Option<Member>) {
+        let Some(session) = self.device.active else { return };
+        let by = kicker.map_or_else(String::new, |member| format!(" by member {member}"));
+        let name = self.parties.get(&session).map_or("", |record| &record.party.name);
+        let message = format!("this device was put out of the party {name}{by}");
+        tracing::warn!(message);
+        self.problem = Some(Failure::new(FailureKind::NotFound, message));
+        self.forget(session);
+    }
+
+    pub(super) fn handle_lost_nic(&mut self, error: &std::io::Error) {
+        let message = format!("the NIC is gone ({error}): `lanrage up` makes it again");
+        tracing::error!(message);
+        self.deactivate();
+        self.problem = Some(Failure::new(FailureKind::Other, message));
+    }
+
+    pub(super) fn handle_control(&mut self, event: ControlEvent, now: Instant) {
+        let Some(active) = &mut self.active else { return };
+        match event {
+            ControlEvent::Connected => {
+                active.control = ControlStatus { connected: true, problem: None };
+            }
+            ControlEvent::Failed(error) => {
+                let problem = Some(error.to_string());
+                active.control = ControlStatus { connected: false, problem };
+            }
+            ControlEvent::EntryRefused => active.link.want_snapshot(),
+            ControlEvent::Clock => self.read_clock(now),
+            ControlEvent::Ticket(grant) => {
+                active.client.handle_ticket(grant.clone(), now);
+                if let Some(record) = self.active_record() {
+                    record.ticket = Some(grant);
+                }
+                self.read_clock(now);
+                self.unsaved = true;
+            }
+            ControlEvent::Snapshot { parties, map } => {
+                self.handle_map(*map, now);
+                self.handle_snapshot(parties, now);
+            }
+            ControlEvent::Change(change) => self.handle_change(*change, now),
+        }
+    }
+
+    fn read_clock(&mut self, now: Instant) {
+        let server = self.active_record().map(|record| record.server.clone());
+        let control = server.map(|server| self.control(&server));
+        if let (Some(control), Some(active)) = (control, &mut self.active) {
+            active.client.handle_clock(control.unix_time(), now);
+        }
+    }
+
+    fn handle_snapshot(&mut self, parties: Vec<PartyState>, now: Instant) {
+        let active = self.device.active;
+        let still_in = parties.iter().any(|party| Some(party.session) == active);
+        for party in parties {
+            self.handle_change(Change::Party { party }, now);
+        }
+        if !still_in {
+            self.handle_removed(None);
+        }
+    }
+
+    fn handle_change(&mut self, change: Change, now: Instant) {
+        if let Change::Map { map } = change {
+            self.handle_map(map, now);
+            return;
+        }
+        if let Change::Removed { session, .. } = &change
+            && self.device.active != Some(*session)
+        {
+            self.forget(*session);
+            return;
+        }
+        for record in self.parties.values_mut() {
+            record.apply(&change);
+        }
+        self.unsaved = true;
+        let Some(active) = &mut self.active else { return };
+        if let Change::Party { party } = &change {
+            if Some(party.session) != self.device.active {
+                let record = self.parties.get(&party.session);
+                record.into_iter().for_each(|record| self.writer.save_party(record));
+                return;
+            }
+            // The answer to a kick may have been lost; the party's records have it.
+            let next = active.client.epoch().next();
+            let own = |kick: &&_| {
+                let kick: &lanrage_proto::signed::KickRecord = kick;
+                kick.kicker == party.you && kick.epoch == next
+            };
+            if let Some(kick) = party.kicks.iter().find(own) {
+                active.client.handle_kicked(kick, now);
+            }
+            active.client.handle_party(party, now);
+        } else {
+            active.client.handle_change(&change, now);
+        }
+        self.publish_entry();
+    }
+
+    /// Keeps a newer relay map that the pinned root key signed.
+    fn handle_map(&mut self, signed: SignedMap, now: Instant) {
+        let Some(root) = self.active_record().map(|record| record.server.root) else { return };
+        let map = match signed.verify(&root) {
+            Ok(map) => map,
+            Err(error) => {
+                tracing::warn!(%error, "a relay map is not taken");
+                return;
+            }
+        };
+        let Some(active) = &mut self.active else { return };
+        if map.serial <= active.map.serial {
+            return;
+        }
+        active.map = map.clone();
+        active.client.handle_relay_map(map, now);
+        if let Some(record) = self.active_record() {
+            record.map = signed;
+        }
+        self.unsaved = true;
+    }
+
+    /// Publishes this device's entry when control has none, or an outdated one.
+    fn publish_entry(&mut self) {
+        let Some(session) = self.device.active else { return };
+        let (Some(record), Some(active)) = (self.parties.get(&session), &self.active) else {
+            return;
+        };
+        let epoch = active.client.epoch();
+        let (Some(own), Some(secret)) = (record.own_record(), record.secret(epoch)) else { return };
+        let body = EntryBody {
+            session,
+            member: own.member,
+            generation: own.generation,
+            name: own.name.clone(),
+            device: self.device.public_key(),
+            tunnel: record.tunnel_key(),
+        };
+        let current =
+            |entry: &lanrage_proto::party::Entry| entry.body == body && entry.epoch == epoch;
+        if !own.entry.as_ref().is_some_and(current) {
+            active.link.publish(body.sign(&self.device.signing_key(), secret, epoch));
+        }
+    }
+
+    pub(super) fn active_record(&mut self) -> Option<&mut PartyRecord> {
+        self.device.active.and_then(|session| self.parties.get_mut(&session))
+    }
+
+    pub(super) fn save_active(&mut self) {
+        let session = self.device.active;
+        if let Some(record) = session.and_then(|session| self.parties.get(&session)) {
+            self.writer.save_party(record);
+        }
+    }
+}
+
+/// A kept ticket counts its lifetime from the day it was granted.
+fn aged(mut grant: TicketGrant, unix_time: u64) -> TicketGrant {
+    grant.lifetime_s = grant.ticket.body.expires.saturating_sub(unix_time);
+    grant.now = unix_time;
+    grant
+}

@@ -1,0 +1,70 @@
+use std::io;
+use std::path::Path;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+
+use super::protocol::{ANSWER_LEN_MAX, Answer, Envelope, Reply, Request, VERSION};
+use crate::failure::{Failure, FailureKind};
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct LocalClient {
+    stream: BufReader<UnixStream>,
+}
+
+impl LocalClient {
+    /// Connects to the socket at `path`.
+    ///
+    /// # Errors
+    /// [`FailureKind::NoDaemon`]
+    pub async fn connect(path: &Path) -> Result<Self, Failure> {
+        let stream = UnixStream::connect(path).await.map_err(|error| {
+            let at = path.display();
+            let message = if error.kind() == io::ErrorKind::PermissionDenied {
+                format!("no right to use the daemon's socket {at}: run as root")
+            } else {
+                format!("no lanrage daemon listens at {at}: start one with `lanrage up`")
+            };
+            Failure::new(FailureKind::NoDaemon, message)
+        })?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// Sends a request and waits for its answer.
+    ///
+    /// # Errors
+    /// The daemon's, or [`FailureKind::NoDaemon`] when it hangs up.
+    pub async fn call(&mut self, request: Request) -> Result<Reply, Failure> {
+        let mut line = serde_json::to_vec(&Envelope { version: VERSION, request })
+            .map_err(|error| Failure::new(FailureKind::Usage, error))?;
+        line.push(b'\n');
+        // A daemon that refuses before it reads says why; that is in the answer.
+        let _refused = self.stream.get_mut().write_all(&line).await;
+        self.next().await
+    }
+
+    /// The next answer to a request that has several.
+    ///
+    /// # Errors
+    /// Those of [`LocalClient::call`].
+    pub async fn next(&mut self) -> Result<Reply, Failure> {
+        let mut line = Vec::new();
+        let mut bounded = (&mut self.stream).take(ANSWER_LEN_MAX as u64);
+        let read = bounded.read_until(b'\n', &mut line).await;
+        if read.is_err() || line.last() != Some(&b'\n') {
+            let message = "the daemon hung up: see its log";
+            return Err(Failure::new(FailureKind::NoDaemon, message));
+        }
+        match serde_json::from_slice(&line) {
+            Ok(Answer::Ok(reply)) => Ok(reply),
+            Ok(Answer::Error(failure)) => Err(failure),
+            Err(error) => {
+                let message = format!(
+                    "the daemon's answer cannot be read ({error}): restart it after an update"
+                );
+                Err(Failure::new(FailureKind::Other, message))
+            }
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! What the command line and the daemon say to each other.
+//!
+//! One JSON object a line: a request has `version` and `request`; an answer is `{"ok": …}` or
+//! `{"error": …}`. Invites travel here, in bodies, and nowhere else.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use lanrage_proto::api::Role;
+use lanrage_proto::{Epoch, Member, RelayId, SessionId};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+
+/// The version of this interface.
+pub const VERSION: u32 = 1;
+/// Bytes of the longest request.
+pub const REQUEST_LEN_MAX: usize = 16 << 10;
+/// Bytes of the longest answer: 250 members of about 600 bytes, and then some.
+pub const ANSWER_LEN_MAX: usize = 1 << 20;
+
+/// A request's line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// [`VERSION`]
+    pub version: u32,
+    /// What is asked.
+    #[serde(flatten)]
+    pub request: Request,
+}
+
+/// What the daemon can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// → [`Reply::Status`]; with `watch`, one a second until the caller hangs up.
+    Status {
+        /// Whether to go on.
+        #[serde(default)]
+        watch: bool,
+    },
+    /// Brings the active party's LAN up if it is not → [`Reply::Done`].
+    Up,
+    /// Takes the LAN down and ends the daemon → [`Reply::Done`].
+    Down,
+    /// → [`Reply::Entered`] with a first invite.
+    Create {
+        /// The party's name.
+        name: String,
+        /// `lanrage-server://…`
+        server: String,
+        /// The caller's name in the party.
+        member_name: String,
+        /// The network address of a /24; one that is free here when absent.
+        subnet: Option<Ipv4Addr>,
+    },
+    /// → [`Reply::Entered`]
+    Join {
+        /// `lanrage://…`
+        invite: String,
+        /// The name the caller would like.
+        member_name: String,
+    },
+    /// Leaves for good → [`Reply::Done`].
+    Leave {
+        /// Name or id; the active party when absent.
+        party: Option<String>,
+    },
+    /// Makes another party the active one → [`Reply::Entered`].
+    Switch {
+        /// Name or id.
+        party: String,
+    },
+    /// → [`Reply::Parties`]
+    List,
+    /// → [`Reply::Members`]
+    Members,
+    /// → [`Reply::Invite`]
+    Invite {
+        /// Seconds until it expires.
+        lifetime_s: u64,
+        /// How many devices may use it.
+        uses: u16,
+    },
+    /// → [`Reply::Done`]
+    Kick {
+        /// Name or number.
+        member: String,
+    },
+    /// → [`Reply::Done`]
+    SetRole {
+        /// Name or number.
+        member: String,
+        /// [`Role::Promoted`] or [`Role::Member`].
+        role: Role,
+    },
+    /// One echo through the tunnel → [`Reply::Pong`].
+    Ping {
+        /// Name, number or address.
+        member: String,
+    },
+}
+
+/// An answer's line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It worked.
+    Ok(Reply),
+    /// It did not.
+    Error(Failure),
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// Nothing more to say.
+    Done {},
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::Create`], [`Request::Join`] and [`Request::Switch`].
+    Entered(Entered),
+    /// To [`Request::List`].
+    Parties {
+        /// By id.
+        parties: Vec<PartySummary>,
+    },
+    /// To [`Request::Members`].
+    Members {
+        /// By number.
+        members: Vec<MemberInfo>,
+    },
+    /// To [`Request::Invite`].
+    Invite {
+        /// `lanrage://…`
+        invite: String,
+        /// Seconds until it expires.
+        lifetime_s: u64,
+        /// How many devices may use it.
+        uses: u16,
+    },
+    /// To [`Request::Ping`].
+    Pong {
+        /// Who was asked.
+        member: Member,
+        /// Its name.
+        name: String,
+        /// Its address.
+        address: IpAddr,
+        /// `None` when no answer came.
+        rtt_us: Option<u64>,
+        /// The relay the answer came by.
+        relay: Option<RelayName>,
+    },
+}
+
+/// A party that is up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entered {
+    /// The party.
+    pub party: PartySummary,
+    /// The interface.
+    pub nic: String,
+    /// A first invite, when the party was just made.
+    pub invite: Option<String>,
+}
+
+/// One membership of this device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartySummary {
+    /// The party.
+    pub session: SessionId,
+    /// Its name.
+    pub name: String,
+    /// Network address of its /24.
+    pub subnet: Ipv4Addr,
+    /// This device's number.
+    pub member: Member,
+    /// This device's name.
+    pub member_name: String,
+    /// This device's address.
+    pub ipv4: Ipv4Addr,
+    /// This device's address.
+    pub ipv6: Ipv6Addr,
+    /// The control service, `host:port`.
+    pub server: String,
+    /// Whether it is the party that is up while the daemon runs.
+    pub active: bool,
+}
+
+/// A relay by number and name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayName {
+    /// Its number.
+    pub id: RelayId,
+    /// What operators call it; its number when the map does not say.
+    pub name: String,
+}
+
+/// Everything that is going on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// The daemon's process.
+    pub pid: u32,
+    /// The party that is up.
+    pub party: Option<ActiveStatus>,
+    /// Why no party is up, when one should be.
+    pub problem: Option<Failure>,
+}
+
+/// The party that is up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ActiveStatus {
+    /// Names and addresses.
+    #[serde(flatten)]
+    pub party: PartySummary,
+    /// The interface.
+    pub nic: String,
+    /// The newest secret's version.
+    pub epoch: Epoch,
+    /// The control service.
+    pub control: ControlStatus,
+    /// The party's relays, in its order.
+    pub relays: Vec<RelayInfo>,
+    /// By number.
+    pub members: Vec<MemberInfo>,
+    /// Drops by reason, those above 0.
+    pub drops: Vec<(String, u64)>,
+}
+
+/// The connection to control. Play goes on without it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlStatus {
+    /// Whether the stream is open.
+    pub connected: bool,
+    /// Why it is not.
+    pub problem: Option<String>,
+}
+
+/// One relay of the party.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RelayInfo {
+    /// The relay.
+    #[serde(flatten)]
+    pub relay: RelayName,
+    /// Where datagrams to it go.
+    pub address: Option<SocketAddr>,
+    /// This device's address as the relay sees it.
+    pub reflexive: Option<SocketAddr>,
+    /// `alive`, `suspect`, `dead`, or `unbound` without a lease.
+    pub state: String,
+    /// Why the relay gave no lease when last asked.
+    pub refusal: Option<String>,
+    /// Round trips to it.
+    #[serde(flatten)]
+    pub quality: Quality,
+}
+
+/// Round trips.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Quality {
+    /// Median.
+    pub rtt_us: Option<u64>,
+    /// 99th percentile.
+    pub rtt_p99_us: Option<u64>,
+    /// Mean difference of consecutive round trips.
+    pub jitter_us: u64,
+    /// Lost per hundred.
+    pub loss_percent: f32,
+}
+
+/// One member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemberInfo {
+    /// Its number.
+    pub member: Member,
+    /// Its name.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Whether it is this device.
+    pub is_self: bool,
+    /// Its address.
+    pub ipv4: Ipv4Addr,
+    /// Its address.
+    pub ipv6: Ipv6Addr,
+    /// Whether it answers on the LAN.
+    pub online: bool,
+    /// How far the tunnel is: `self`, `connected`, `connecting`, `idle`, `no_relay`, `not_genuine`.
+    pub connection: String,
+    /// The relays packets to it go by, best first.
+    pub paths: Vec<RelayName>,
+    /// Round trips through the tunnel.
+    #[serde(flatten)]
+    pub quality: Quality,
+    /// Seconds since the last handshake.
+    pub last_handshake_s: Option<u64>,
+    /// Bytes of IP packets to it.
+    pub bytes_sent: u64,
+    /// Bytes of IP packets from it.
+    pub bytes_received: u64,
+}

@@ -1,0 +1,189 @@
+use std::fmt;
+
+use ed25519_dalek::SigningKey;
+use lanrage_client_core::Networks;
+use lanrage_control_client::Endpoint;
+use lanrage_proto::api::{Change, MemberRecord, PartyState, TicketGrant};
+use lanrage_proto::bytes::{DeviceKey, PartySecret, RootHash, TunnelKey};
+use lanrage_proto::bytes::{decode_base64, encode_base64};
+use lanrage_proto::map::SignedMap;
+use lanrage_proto::{Epoch, SessionId};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::nic::Lan;
+
+/// 32 secret bytes: a private key. Wiped when dropped, never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretBytes(pub Zeroizing<[u8; 32]>);
+
+impl SecretBytes {
+    /// From the kernel's random generator.
+    pub fn random() -> Self {
+        let mut bytes = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *bytes).expect("getrandom(2) works on every kernel this runs on");
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretBytes(secret)")
+    }
+}
+
+impl Serialize for SecretBytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&Zeroizing::new(encode_base64(&*self.0)))
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut text = String::deserialize(deserializer)?;
+        let bytes = decode_base64(&text).map(|bytes| Self(Zeroizing::new(bytes)));
+        text.zeroize();
+        bytes.ok_or_else(|| de::Error::custom("expected 32 bytes in base64"))
+    }
+}
+
+/// This installation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// The Ed25519 seed of the device's identity.
+    pub identity: SecretBytes,
+    /// The party whose LAN is up while the daemon runs.
+    pub active: Option<SessionId>,
+}
+
+impl Device {
+    /// A new identity.
+    pub fn generate() -> Self {
+        Self { identity: SecretBytes::random(), active: None }
+    }
+
+    /// Signs for the device.
+    pub fn signing_key(&self) -> SigningKey {
+        SigningKey::from_bytes(&self.identity.0)
+    }
+
+    /// Names the device.
+    pub fn public_key(&self) -> DeviceKey {
+        DeviceKey(self.signing_key().verifying_key().to_bytes())
+    }
+}
+
+/// Where a party's control service is, and how to know it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Server {
+    /// Host name or address, as in a URL.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Pins the service.
+    pub root: RootHash,
+}
+
+impl From<&Server> for Endpoint {
+    fn from(server: &Server) -> Self {
+        Self { host: server.host.clone(), port: server.port, root: server.root }
+    }
+}
+
+impl From<Endpoint> for Server {
+    fn from(endpoint: Endpoint) -> Self {
+        Self { host: endpoint.host, port: endpoint.port, root: endpoint.root }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// One membership.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartyRecord {
+    /// The control service.
+    pub server: Server,
+    /// The device's X25519 key for this party.
+    pub tunnel: SecretBytes,
+    /// Party secrets by epoch, oldest first.
+    pub secrets: Vec<(Epoch, PartySecret)>,
+    /// As control last said.
+    pub party: PartyState,
+    /// The newest ticket.
+    pub ticket: Option<TicketGrant>,
+    /// The newest relay map.
+    pub map: SignedMap,
+    /// Above every stamp that relays have seen from this device; see
+    /// [`lanrage_client_core::Config::stamp`].
+    pub stamp: u64,
+}
+
+impl PartyRecord {
+    /// Names the party.
+    pub const fn session(&self) -> SessionId {
+        self.party.session
+    }
+
+    /// The party's networks.
+    pub const fn networks(&self) -> Networks {
+        Networks { subnet: self.party.subnet, prefix: self.party.prefix }
+    }
+
+    /// The LAN as this device is on it.
+    pub const fn lan(&self) -> Lan {
+        Lan { session: self.party.session, me: self.party.you, networks: self.networks() }
+    }
+
+    /// This device's record in the party.
+    pub fn own_record(&self) -> Option<&MemberRecord> {
+        self.party.members.iter().find(|record| record.member == self.party.you)
+    }
+
+    /// The secret of an epoch.
+    pub fn secret(&self, epoch: Epoch) -> Option<&PartySecret> {
+        self.secrets.iter().find(|(known, _)| *known == epoch).map(|(_, secret)| secret)
+    }
+
+    /// Applies what control says about this party; changes of other things do nothing.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Party { party } if party.session == self.session() => {
+                self.party = party.clone();
+            }
+            Change::Member { session, member } if *session == self.session() => {
+                let members = &mut self.party.members;
+                match members.binary_search_by_key(&member.member, |record| record.member) {
+                    Ok(at) => members[at] = member.clone(),
+                    Err(at) => members.insert(at, member.clone()),
+                }
+            }
+            Change::Left { session, member } if *session == self.session() => {
+                self.party.members.retain(|record| record.member != *member);
+            }
+            Change::Relays { session, relays } if *session == self.session() => {
+                self.party.relays.clone_from(relays);
+            }
+            Change::Party { .. }
+            | Change::Member { .. }
+            | Change::Left { .. }
+            | Change::Removed { .. }
+            | Change::Relays { .. }
+            | Change::Map { .. } => {}
+        }
+    }
+
+    /// The device's private key for this party.
+    pub fn tunnel_private(&self) -> StaticSecret {
+        StaticSecret::from(*self.tunnel.0)
+    }
+
+    /// The device's public key for this party.
+    pub fn tunnel_key(&self) -> TunnelKey {
+        TunnelKey(PublicKey::from(&self.tunnel_private()).to_bytes())
+    }
+}

@@ -1,0 +1,345 @@
+//! The program as a user runs it: exit codes, the local interface, the state directory. Needs root
+//! for its network namespaces; reaches no server.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests stand outside test functions")]
+
+mod common;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::Netns;
+use lanrage_proto::RootHash;
+use lanrage_proto::party::{Invite, InviteKey, ServerAddress};
+use rustix::process::{Pid, Signal, kill_process};
+use zeroize::Zeroizing;
+
+const LANRAGE: &str = env!("CARGO_BIN_EXE_lanrage");
+
+/// A namespace with a state directory and, while it runs, a daemon.
+struct Machine {
+    netns: Netns,
+    dir: tempfile::TempDir,
+    daemon: Option<Child>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // Others may look for the socket.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self { netns: Netns::new(), dir, daemon: None }
+    }
+
+    fn with_daemon() -> Self {
+        let mut machine = Self::new();
+        let mut command = machine.daemon_command();
+        machine.daemon = Some(command.stderr(Stdio::null()).spawn().unwrap());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while UnixStream::connect(machine.socket()).is_err() {
+            assert!(Instant::now() < deadline, "the daemon starts");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        machine
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("run/daemon.sock")
+    }
+
+    fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.netns.command(LANRAGE);
+        command.args(arguments).env("LANRAGE_SOCKET", self.socket());
+        command.env("LANRAGE_STATE_DIR", self.state()).stdin(Stdio::null());
+        command
+    }
+
+    fn daemon_command(&self) -> Command {
+        self.command(&["daemon"])
+    }
+
+    fn lanrage(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    #[track_caller]
+    fn expect(&self, arguments: &[&str], code: i32, text: &str) {
+        let output = self.lanrage(arguments);
+        let shown = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {shown}");
+        assert!(shown.contains(text), "{arguments:?}: {shown}");
+    }
+
+    fn signal_daemon(&mut self, signal: Signal) -> Option<i32> {
+        let mut daemon = self.daemon.take().unwrap();
+        kill_process(Pid::from_child(&daemon), signal).unwrap();
+        daemon.wait().unwrap().code()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Some(daemon) = &mut self.daemon {
+            let _ended = daemon.kill();
+            let _ended = daemon.wait();
+        }
+    }
+}
+
+fn invite(host: &str, port: u16) -> String {
+    let key = InviteKey(Zeroizing::new([7; 32]));
+    Invite { host: host.to_owned(), port, key, root: RootHash([9; 32]) }.to_string()
+}
+
+fn server(host: &str, port: u16) -> String {
+    ServerAddress { host: host.to_owned(), port, root: RootHash([9; 32]) }.to_string()
+}
+
+#[test]
+fn without_a_daemon_the_code_is_3_and_the_text_says_what_to_do() {
+    let machine = Machine::new();
+    for arguments in
+        [&["status"][..], &["down"], &["party", "list"], &["ping", "anna"], &["party", "leave"]]
+    {
+        machine.expect(arguments, 3, "start one with `lanrage up`");
+    }
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    let machine = Machine::with_daemon();
+    machine.expect(&["nonsense"], 2, "unrecognized subcommand");
+    machine.expect(&["party", "invite", "--uses", "0"], 2, "1..=250");
+    let address = server("127.0.0.1", 1);
+    machine.expect(&["party", "create", "Not A Name", "--server", &address], 2, "cannot be a name");
+    machine.expect(&["party", "create", "lan", "--server", "https://x"], 2, "lanrage-server://");
+}
+
+#[test]
+fn nothing_active_is_9_and_lists_are_empty() {
+    let machine = Machine::with_daemon();
+    machine.expect(&["status"], 0, "no party is active: create or join one");
+    machine.expect(&["party", "list"], 0, "no parties");
+    machine.expect(&["party", "list", "--json"], 0, r#"{"parties":[]}"#);
+    machine.expect(&["party", "members"], 9, "no party is active");
+    machine.expect(&["party", "invite"], 9, "no party is active");
+    machine.expect(&["party", "leave"], 9, "no party is active");
+    machine.expect(&["party", "switch", "lan"], 9, "there is no party lan");
+    machine.expect(&["ping", "anna"], 9, "no party is active");
+    machine.expect(&["up"], 0, "no party is active");
+}
+
+#[test]
+fn damaged_invites_are_5_before_any_server_is_asked() {
+    let machine = Machine::with_daemon();
+    let mut damaged = invite("127.0.0.1", 1);
+    damaged.pop();
+    machine.expect(&["party", "join", "hello"], 5, "looks like lanrage://host/#");
+    machine.expect(&["party", "join", &damaged], 5, "damaged");
+}
+
+#[test]
+fn unreachable_control_is_6_also_for_an_invite_from_standard_input() {
+    let machine = Machine::with_daemon();
+    machine.expect(&["party", "join", &invite("127.0.0.1", 1)], 6, "cannot reach control");
+    let address = server("127.0.0.1", 1);
+    machine.expect(&["party", "create", "lan", "--server", &address], 6, "cannot reach control");
+
+    let mut child = machine.command(&["party", "join", "-"]);
+    let child = child.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    writeln!(child.stdin.as_ref().unwrap(), "{}", invite("127.0.0.1", 1)).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(6));
+}
+
+#[test]
+fn asked_subnet_that_overlaps_a_route_is_7_and_the_route_is_named() {
+    let machine = Machine::with_daemon();
+    machine.netns.ip("link add eth0 type veth peer name cable");
+    machine.netns.ip("link set cable up");
+    machine.netns.ip("link set eth0 up");
+    machine.netns.ip("route add 10.66.8.0/22 dev eth0");
+    let address = server("127.0.0.1", 1);
+    let create = ["party", "create", "lan", "--server", &address, "--subnet", "10.66.9.0"];
+    machine.expect(&create, 7, "10.66.8.0/22 on eth0");
+}
+
+#[test]
+fn without_the_capability_joining_is_4() {
+    let mut machine = Machine::new();
+    let mut command = machine.netns.command("setpriv");
+    command
+        .args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", LANRAGE, "daemon"])
+        .env("LANRAGE_SOCKET", machine.socket())
+        .env("LANRAGE_STATE_DIR", machine.state());
+    machine.daemon = Some(command.stderr(Stdio::null()).spawn().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while UnixStream::connect(machine.socket()).is_err() {
+        assert!(Instant::now() < deadline, "the daemon starts");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    machine.expect(&["party", "join", &invite("127.0.0.1", 1)], 4, "CAP_NET_ADMIN");
+}
+
+#[test]
+fn second_daemon_is_8_and_names_the_first() {
+    let machine = Machine::with_daemon();
+    let pid = machine.daemon.as_ref().unwrap().id().to_string();
+    let elsewhere = machine.dir.path().join("other.sock");
+    let output = machine.daemon_command().arg("--socket").arg(&elsewhere).output().unwrap();
+    assert_eq!(output.status.code(), Some(8));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains(&format!("(process {pid})")), "{text}");
+}
+
+#[test]
+fn corrupt_and_newer_state_is_8_and_kept() {
+    let machine = Machine::new();
+    std::fs::create_dir_all(machine.state()).unwrap();
+    let path = machine.state().join("device");
+    for (content, text) in [("garbage", "corrupt"), ("lanrage-state 99 x\n{}", "update LANrage")] {
+        std::fs::write(&path, content).unwrap();
+        machine.expect(&["daemon"], 8, text);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+    }
+    machine.expect(&["up"], 8, "update LANrage");
+}
+
+#[test]
+fn signals_end_the_daemon_with_0_and_remove_the_socket() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut machine = Machine::with_daemon();
+        assert_eq!(machine.signal_daemon(signal), Some(0));
+        assert!(!machine.socket().exists());
+    }
+}
+
+#[test]
+fn socket_left_by_sigkill_is_replaced() {
+    let mut machine = Machine::with_daemon();
+    machine.signal_daemon(Signal::KILL);
+    assert!(machine.socket().exists());
+    machine.daemon = Some(machine.daemon_command().stderr(Stdio::null()).spawn().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while UnixStream::connect(machine.socket()).is_err() {
+        assert!(Instant::now() < deadline, "the daemon starts again");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    machine.expect(&["status"], 0, "no party");
+}
+
+#[test]
+fn up_starts_a_daemon_and_down_ends_it() {
+    let machine = Machine::new();
+    machine.expect(&["up"], 0, "no party is active");
+    machine.expect(&["up"], 0, "no party is active");
+    machine.expect(&["down"], 0, "");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while machine.socket().exists() {
+        assert!(Instant::now() < deadline, "the daemon ends");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    machine.expect(&["status"], 3, "start one");
+}
+
+#[test]
+fn other_users_get_no_answer() {
+    let machine = Machine::with_daemon();
+    let mode = std::fs::metadata(machine.socket()).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o660);
+    // Outside the namespace, which only root can enter: the socket is a file.
+    let mut direct = Command::new(LANRAGE);
+    direct.arg("status").env("LANRAGE_SOCKET", machine.socket()).uid(65_534).gid(65_534);
+    let output = direct.output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "by the file's mode");
+    let open = std::fs::Permissions::from_mode(0o666);
+    std::fs::set_permissions(machine.socket(), open).unwrap();
+    let output = direct.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "by the peer's credentials: {text}");
+    assert!(text.contains("answers root and user 0 only"), "{text}");
+}
+
+/// One line in, one line out.
+fn speak(machine: &Machine, line: &[u8]) -> String {
+    let mut stream = UnixStream::connect(machine.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    // The daemon may hang up before it has read everything.
+    let _refused = stream.write_all(line);
+    let mut answer = String::new();
+    let _reset = BufReader::new(stream).read_line(&mut answer);
+    answer
+}
+
+#[test]
+fn lines_that_are_no_requests_get_clear_errors_and_do_no_harm() {
+    let machine = Machine::with_daemon();
+    for (line, text) in [
+        (&b"{\"version\":1,\"request\":\"fly\"}\n"[..], "unknown variant `fly`"),
+        (b"{\"version\":2,\"request\":\"status\"}\n", "version 1 of its interface"),
+        (b"{\"request\":\"status\"}\n", "missing field `version`"),
+        (b"GET / HTTP/1.1\n", "cannot read the request"),
+        (b"\xff\xfe\n", "cannot read the request"),
+        (b"{\"version\":1,\"request\":\"ping\"}\n", "missing field `member`"),
+    ] {
+        let answer = speak(&machine, line);
+        assert!(answer.contains("\"error\"") && answer.contains(text), "{answer}");
+    }
+    let mut long = vec![b' '; 1 << 20];
+    long.push(b'\n');
+    let answer = speak(&machine, &long);
+    assert!(answer.is_empty() || answer.contains("at most 16384 bytes"), "{answer}");
+    let exactly_too_long = speak(&machine, &vec![b'x'; 16 << 10]);
+    assert!(exactly_too_long.contains("at most 16384 bytes"), "{exactly_too_long}");
+    machine.expect(&["status"], 0, "no party");
+}
+
+#[test]
+fn watched_status_goes_on_until_the_caller_hangs_up() {
+    let machine = Machine::with_daemon();
+    let mut child = machine.command(&["status", "--watch", "--json"]);
+    let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for _ in 0..2 {
+        let status: serde_json::Value =
+            serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!(status["pid"], machine.daemon.as_ref().unwrap().id());
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    machine.expect(&["status"], 0, "no party");
+}
+
+#[test]
+fn metrics_answer_prometheus() {
+    let machine = Machine::new();
+    let mut command = machine.daemon_command();
+    let mut daemon =
+        command.args(["--metrics", "127.0.0.1:9469"]).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while UnixStream::connect(machine.socket()).is_err() {
+        assert!(Instant::now() < deadline, "the daemon starts");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let text = machine.netns.enter(|| {
+        let mut stream = std::net::TcpStream::connect("127.0.0.1:9469").unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        std::io::read_to_string(stream).unwrap()
+    });
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+}
