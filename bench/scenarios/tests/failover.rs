@@ -28,6 +28,7 @@ fn plan() -> Plan {
 fn survives(fault: Fault) {
     let mut lab = Deployment::start(&plan()).unwrap();
     lab.form_party("failover").unwrap();
+    lab.players[1].ping(lab.players[0].address(), Duration::from_secs(10)).unwrap();
     for round in 0..rounds(2, 40) {
         let used = lab.relay_in_use(0).unwrap();
         let there = Flow::start(&lab.players[0], &lab.players[1], INTERVAL).unwrap();

@@ -59,6 +59,8 @@ fn join_and_ping(players: &mut [Player], joiner: usize, invite: &str) -> Duratio
     let target = players[0].address();
     let started = Instant::now();
     players[joiner].join(invite).unwrap();
+    let joined = started.elapsed();
     players[joiner].ping(target, PING_PATIENCE).unwrap();
+    println!("joined in {joined:?}, pinged in {:?}", started.elapsed());
     started.elapsed()
 }

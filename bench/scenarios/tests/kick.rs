@@ -71,9 +71,8 @@ fn an_old_ticket_binds_at_no_relay_that_restarts_while_control_is_down() {
     let mut lab = Deployment::start(&plan()).unwrap();
     lab.form_party("kick").unwrap();
     lab.players[0].ping(lab.players[1].address(), PATIENCE).unwrap();
-    // The victim keeps its state, its ticket included, and does not hear of the kick.
-    let control = lab.control.host().v4();
-    lab.players[1].host().isolate(lanrage_lab::Traffic::with(control)).unwrap();
+    // The victim is off line, keeps its ticket, and does not hear of the kick.
+    lab.players[1].kill_daemon().unwrap();
     let name = lab.players[1].member_name().to_owned();
     lab.players[0].kick(&name).unwrap();
     sleep(PROMISED);
@@ -81,6 +80,7 @@ fn an_old_ticket_binds_at_no_relay_that_restarts_while_control_is_down() {
     for relay in &mut lab.relays {
         relay.restart().unwrap();
     }
+    lab.players[1].start_daemon().unwrap();
     for player in [2, 3] {
         lab.players[player].ping(lab.players[0].address(), PATIENCE).unwrap();
     }

@@ -9,7 +9,7 @@ use crate::status::{Connection, MemberStatus, Quality};
 
 /// How long after its last authentic datagram a peer answers on the LAN though control has it off
 /// line.
-const HEARD_RECENTLY: Duration = Duration::from_secs(30);
+pub(super) const HEARD_RECENTLY: Duration = Duration::from_secs(30);
 
 impl Client {
     pub(super) fn answers_for(&self, member: Member, now: Instant) -> bool {

@@ -9,8 +9,10 @@ use lanrage_proto::inner;
 use lanrage_proto::{Destination, Member, RelayId};
 
 use super::Client;
+use super::query::HEARD_RECENTLY;
 use super::send::drop_reason;
 use crate::counters::DropReason;
+use crate::event::Event;
 use crate::nic::packet::IpPacket;
 use crate::nic::{NIC_MTU, filter, mss};
 use crate::peer::{Notice, Peer};
@@ -95,6 +97,7 @@ impl Client {
             return Err(DropReason::Duplicate);
         }
         let is_behind = peer.epoch_notice.is_some();
+        let was_heard = peer.is_heard_within(HEARD_RECENTLY, now);
         let slot = match kind {
             Kind::Initiation => peer.tunnels.for_handshake(is_behind),
             Kind::Session(index) | Kind::Cookie(index) => {
@@ -131,6 +134,10 @@ impl Client {
             Kind::Cookie(_) => {}
         }
         peer.tunnels.wake(now);
+        if !was_heard {
+            // Before its first packet reaches the host, whose answer asks for its address.
+            self.outbox.event(Event::MembersChanged);
+        }
         match received {
             Received::Nothing => self.outbox.recycle(frame),
             Received::Reply(length) => {

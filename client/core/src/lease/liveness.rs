@@ -62,6 +62,8 @@ pub(crate) struct Liveness {
     late_in_row: u32,
     returned_in_row: u32,
     was_dead: bool,
+    /// When a probe first returned from the last outage.
+    outage_ended: Option<Instant>,
     proven: bool,
     pub(crate) window: Window,
 }
@@ -77,6 +79,7 @@ impl Liveness {
             late_in_row: 0,
             returned_in_row: 0,
             was_dead: false,
+            outage_ended: None,
             proven: false,
             window: Window::default(),
         }
@@ -144,10 +147,13 @@ impl Liveness {
         };
         let Some(sent) = self.outstanding.remove(at) else { return false };
         let rtt = now.saturating_duration_since(sent.sent);
-        if sent.late {
-            self.window.sample(rtt);
-        } else {
+        if self.state == LeaseState::Dead {
+            self.outage_ended = Some(now);
+        }
+        if !sent.late {
             self.window.returned(rtt);
+        } else if self.outage_ended.is_none_or(|ended| sent.sent > ended) {
+            self.window.sample(rtt);
         }
         self.proven = true;
         self.late_in_row = 0;
@@ -191,5 +197,67 @@ impl Liveness {
             LeaseState::Dead => INTERVAL_DEAD,
             LeaseState::Alive => INTERVAL_IDLE,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha12Rng;
+    use rand_core::SeedableRng as _;
+
+    use super::*;
+
+    const RTT: Duration = Duration::from_millis(20);
+
+    /// Probes for `time` on a path that answers after [`RTT`], or keeps all answers.
+    fn probe(
+        liveness: &mut Liveness,
+        now: &mut Instant,
+        time: Duration,
+        answers: bool,
+    ) -> Vec<SelfProbe> {
+        let mut rng = ChaCha12Rng::seed_from_u64(1);
+        let (mut under_way, mut kept) = (VecDeque::new(), Vec::new());
+        let end = *now + time;
+        while *now < end {
+            *now += Duration::from_millis(5);
+            liveness.handle_timeout(true, *now);
+            if let Some(probe) = liveness.poll_probe(true, &mut rng, *now) {
+                if answers { under_way.push_back((*now + RTT, probe)) } else { kept.push(probe) }
+            }
+            while under_way.front().is_some_and(|(at, _)| at <= now) {
+                let (_, probe) = under_way.pop_front().expect("there is a front");
+                assert!(liveness.handle_return(probe, *now));
+            }
+        }
+        kept
+    }
+
+    /// A relay that was frozen answers all probes of its outage at once when it goes on. Taken for
+    /// round trips of seconds, they made the client wait up to a second longer for the next outage
+    /// to show.
+    #[test]
+    fn regression_answers_from_an_outage_are_no_round_trips() {
+        let mut now = Instant::now();
+        let mut liveness = Liveness::new(now);
+        probe(&mut liveness, &mut now, Duration::from_secs(3), true);
+        let kept = probe(&mut liveness, &mut now, Duration::from_secs(3), false);
+        assert_eq!(liveness.state(), LeaseState::Dead);
+        for probe in kept {
+            assert!(liveness.handle_return(probe, now));
+        }
+        probe(&mut liveness, &mut now, Duration::from_secs(1), true);
+        assert_eq!(liveness.state(), LeaseState::Alive);
+        assert_eq!(liveness.patience(), PATIENCE_MIN);
+    }
+
+    #[test]
+    fn a_path_that_becomes_slow_is_waited_for() {
+        let mut window = Window::default();
+        for _ in 0..20 {
+            window.sample(Duration::from_millis(400));
+        }
+        let liveness = Liveness { window, ..Liveness::new(Instant::now()) };
+        assert!(liveness.patience() > Duration::from_millis(400));
     }
 }
