@@ -1,5 +1,6 @@
 //! `lanrage`: parses, runs, maps to an exit code; the logic is in the library.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -11,12 +12,22 @@ use tracing_subscriber::EnvFilter;
 /// are counted instead.
 const DEFAULT_LOG: &str = "info,boringtun=off,quinn_udp=off,netlink_proto=error";
 
+/// At TRACE they log headers and messages, and with these tokens, whatever `LANRAGE_LOG` asks for.
+const TOO_TALKATIVE: [&str; 5] = ["h2", "hyper", "rustls", "tokio_tungstenite", "tungstenite"];
+
 fn main() -> ExitCode {
     let args = Args::parse();
     if matches!(args.command, Command::Daemon { .. }) {
         let filter = EnvFilter::try_from_env("LANRAGE_LOG");
         let filter = filter.unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        let filter = TOO_TALKATIVE.into_iter().fold(filter, |filter, target| {
+            filter.add_directive(format!("{target}=off").parse().expect("a directive"))
+        });
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .init();
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {

@@ -1,4 +1,5 @@
-//! WireGuard by boringtun, behind the core's [`Tunnel`]: the only file that names it.
+//! WireGuard by boringtun, behind the core's [`lanrage_client_core::Tunnel`]: the only file that
+//! names it.
 //!
 //! boringtun reads the system's clock itself: its timers run on `Instant`, its handshake
 //! timestamps on `SystemTime`.

@@ -343,3 +343,12 @@ fn metrics_answer_prometheus() {
     daemon.wait().unwrap();
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
 }
+
+#[test]
+fn reader_that_goes_away_is_no_failure() {
+    let machine = Machine::with_daemon();
+    let mut child = machine.command(&["status", "--watch", "--json"]);
+    let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

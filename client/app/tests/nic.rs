@@ -345,3 +345,15 @@ fn changes_of_the_underlay_are_noticed_and_those_of_the_card_are_not() {
         drop(nic);
     });
 }
+
+#[test]
+fn card_deleted_by_someone_else_is_noticed() {
+    let netns = Netns::new();
+    inside(&netns, async || {
+        let mut nic = Nic::up(NAME, lan()).await.unwrap();
+        drain_for(&mut nic, Duration::from_millis(100)).await;
+        assert!(nic.read(Instant::now()).is_ok());
+        netns.ip(&format!("link del {NAME}"));
+        assert!(nic.read(Instant::now()).is_err());
+    });
+}

@@ -5,7 +5,7 @@ use lanrage_proto::api::Role;
 use lanrage_proto::party::NAME_LEN_MAX;
 use tokio::time::sleep;
 
-use super::output::{self, Output};
+use super::output::{self, Output, Reader};
 use super::{Command, LocalArgs, PartyCommand, start};
 use crate::daemon::{self, Options};
 use crate::failure::{Failure, FailureKind};
@@ -29,12 +29,12 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Up { daemon, local } => {
             start::ensure_daemon(&daemon, &local.socket).await?;
             ask(&local, Request::Up).await?;
-            ask(&local, Request::Status { watch: false }).await?.show(&local)
+            print(&local, Request::Status { watch: false }).await
         }
-        Command::Down { local } => ask(&local, Request::Down).await?.show(&local),
+        Command::Down { local } => print(&local, Request::Down).await,
         Command::Party(command) => party(command).await,
         Command::Status { watch: false, local } => {
-            ask(&local, Request::Status { watch: false }).await?.show(&local)
+            print(&local, Request::Status { watch: false }).await
         }
         Command::Status { watch: true, local } => watch(&local).await,
         Command::Ping { member, count, local } => ping(&member, count, &local).await,
@@ -65,11 +65,15 @@ async fn party(command: PartyCommand) -> Result<(), Failure> {
             (Request::SetRole { member, role }, local)
         }
     };
-    ask(&local, request).await?.show(&local)
+    print(&local, request).await
 }
 
 async fn ask(local: &LocalArgs, request: Request) -> Result<Reply, Failure> {
     LocalClient::connect(&local.socket).await?.call(request).await
+}
+
+async fn print(local: &LocalArgs, request: Request) -> Result<(), Failure> {
+    ask(local, request).await?.show(local).map(|_| ())
 }
 
 async fn watch(local: &LocalArgs) -> Result<(), Failure> {
@@ -79,7 +83,9 @@ async fn watch(local: &LocalArgs) -> Result<(), Failure> {
         if !local.json {
             output::clear_screen()?;
         }
-        reply.show(local)?;
+        if reply.show(local)? == Reader::Gone {
+            return Ok(());
+        }
         reply = client.next().await?;
     }
 }

@@ -10,31 +10,42 @@ use crate::local::protocol::{
     ActiveStatus, Entered, MemberInfo, PartySummary, Quality, RelayInfo, RelayName, Reply, Status,
 };
 
+/// Whether anybody still reads what is printed; `lanrage … | head` stops reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    Listening,
+    Gone,
+}
+
 /// How answers reach the user.
 pub(super) trait Output {
     /// Prints the answer, as JSON or for people.
-    fn show(&self, local: &LocalArgs) -> Result<(), Failure>;
+    fn show(&self, local: &LocalArgs) -> Result<Reader, Failure>;
 }
 
 impl Output for Reply {
-    fn show(&self, local: &LocalArgs) -> Result<(), Failure> {
+    fn show(&self, local: &LocalArgs) -> Result<Reader, Failure> {
         let text = if local.json { json(self)? } else { human(self) };
-        if text.is_empty() { Ok(()) } else { line(&text) }
+        if text.is_empty() { Ok(Reader::Listening) } else { line(&text) }
     }
 }
 
-/// Prints a line; a reader that has gone away ends the program's output, not the program.
-pub(super) fn line(text: &str) -> Result<(), Failure> {
+/// Prints a line.
+pub(super) fn line(text: &str) -> Result<Reader, Failure> {
     written(writeln!(io::stdout().lock(), "{}", text.trim_end_matches('\n')))
 }
 
 /// Moves to the top of an empty screen (ECMA-48 CUP, ED).
-pub(super) fn clear_screen() -> Result<(), Failure> {
+pub(super) fn clear_screen() -> Result<Reader, Failure> {
     written(write!(io::stdout().lock(), "\x1b[H\x1b[2J"))
 }
 
-fn written(result: io::Result<()>) -> Result<(), Failure> {
-    result.map_err(|error| Failure::new(FailureKind::Other, format!("standard output: {error}")))
+fn written(result: io::Result<()>) -> Result<Reader, Failure> {
+    match result {
+        Ok(()) => Ok(Reader::Listening),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(Failure::new(FailureKind::Other, format!("standard output: {error}"))),
+    }
 }
 
 /// The answer without the tag that tells answers apart on the socket.
@@ -67,7 +78,8 @@ fn human(reply: &Reply) -> String {
 fn of_entered(entered: &Entered) -> String {
     let PartySummary { name, member_name, ipv4, ipv6, subnet, .. } = &entered.party;
     let mut text = format!(
-        "party    {name}\nyou      {member_name}\naddress  {ipv4}, {ipv6}\nnetwork  {subnet}/24 on {}",
+        "party    {name}\nyou      {member_name}\naddress  {ipv4}, {ipv6}\n\
+         network  {subnet}/24 on {}",
         entered.nic
     );
     if let Some(invite) = &entered.invite {

@@ -1,5 +1,6 @@
-use std::fs::{self, File};
+use std::fs::{DirBuilder, File};
 use std::io::Read as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,12 +12,15 @@ use super::DaemonArgs;
 use crate::failure::{Failure, FailureKind};
 use crate::local::client::LocalClient;
 
+/// In the state directory: what a daemon in the background says, since it was started.
+const LOG: &str = "daemon.log";
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 /// Bytes of a log that are searched for the reason of a failed start.
 const LOG_TAIL_MAX: u64 = 4096;
 
-/// Starts a daemon in the background when none answers, and waits until it does.
+/// Starts a daemon in the background when none answers, and waits until it does. What it says goes
+/// to `daemon.log` in the state directory.
 ///
 /// # Errors
 /// The daemon ends at once: its own failure, or its exit code's.
@@ -27,25 +31,20 @@ pub(super) async fn ensure_daemon(daemon: &DaemonArgs, socket: &Path) -> Result<
     let other = |error: std::io::Error| {
         Failure::new(FailureKind::Other, format!("cannot start a daemon: {error}"))
     };
-    let log = std::env::temp_dir().join(format!("lanrage-up-{}.log", std::process::id()));
-    let errors = File::create_new(&log).map_err(other)?;
+    let state_dir = &daemon.state_dir;
+    DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(other)?;
+    let log = state_dir.join(LOG);
+    let errors = File::create(&log).map_err(other)?;
     let program = std::env::current_exe().map_err(other)?;
     let mut command = Command::new(program);
     command.arg("daemon").arg("--socket").arg(socket);
-    command.arg("--state-dir").arg(&daemon.state_dir).arg("--nic").arg(&daemon.nic);
+    command.arg("--state-dir").arg(state_dir).arg("--nic").arg(&daemon.nic);
     if let Some(metrics) = daemon.metrics {
         command.arg("--metrics").arg(metrics.to_string());
     }
     // A process group of its own: an interrupt at the terminal is for the command line alone.
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
-    let started = command.spawn();
-    let outcome = match started {
-        Ok(child) => wait_until_ready(child, socket, &log).await,
-        Err(error) => Err(other(error)),
-    };
-    // What the daemon says later has nobody left to read it.
-    let _already_gone = fs::remove_file(&log);
-    outcome
+    wait_until_ready(command.spawn().map_err(other)?, socket, &log).await
 }
 
 async fn wait_until_ready(

@@ -27,6 +27,8 @@ pub(crate) struct Active {
     pub(crate) control: ControlStatus,
     pub(crate) map: RelayMap,
     pub(crate) pings: BTreeMap<PingId, Call>,
+    /// Pings of members whose entries are still on their way, and until when they wait.
+    pub(crate) early_pings: Vec<(Member, Instant, Call)>,
 }
 
 /// What of the active party is ready.
@@ -39,8 +41,6 @@ pub(super) enum Ready {
     Timer,
     /// News from control.
     Control(ControlEvent),
-    /// The NIC, by its error.
-    Gone(io::Error),
 }
 
 /// Waits for the active party; for ever when there is none.
@@ -58,33 +58,35 @@ pub(super) async fn ready(active: Option<&mut Active>) -> Ready {
     };
     tokio::select! {
         _ = active.underlay.readable() => Ready::Network,
-        readable = active.nic.readable() => readable.map_or_else(Ready::Gone, |()| Ready::Host),
+        // An error is met again when the frame is read.
+        _ = active.nic.readable() => Ready::Host,
         () = timer => Ready::Timer,
         Some(event) = active.events.recv() => Ready::Control(event),
     }
 }
 
 impl Active {
-    /// Feeds the core one batch; its output waits for [`Active::send`].
-    pub(super) fn handle(&mut self, ready: Ready, now: Instant) {
-        let Self { client, nic, underlay, .. } = self;
-        match ready {
-            Ready::Network => {
-                underlay.receive(|source, datagram| client.handle_datagram(source, datagram, now));
+    /// Feeds the core one batch of datagrams; its output waits for [`Active::send`].
+    pub(super) fn read_network(&mut self, now: Instant) {
+        let Self { client, underlay, .. } = self;
+        underlay.receive(|source, datagram| client.handle_datagram(source, datagram, now));
+    }
+
+    /// Feeds the core one batch of the host's packets.
+    ///
+    /// # Errors
+    /// The NIC is gone. The kernel reports that as EPOLLERR alone (`tun_chr_poll` in
+    /// drivers/net/tun.c), which wakes no reader: call this now and then.
+    pub(super) fn read_host(&mut self, now: Instant) -> io::Result<()> {
+        let Self { client, nic, .. } = self;
+        for _ in 0..NIC_BATCH {
+            match nic.read(now)? {
+                Read::Packet(packet) => client.handle_nic_packet(packet, now),
+                Read::Consumed => {}
+                Read::Empty => break,
             }
-            Ready::Host => {
-                for _ in 0..NIC_BATCH {
-                    match nic.read(now) {
-                        Ok(Read::Packet(packet)) => client.handle_nic_packet(packet, now),
-                        Ok(Read::Consumed) => {}
-                        // An error comes back when the NIC is waited for.
-                        Ok(Read::Empty) | Err(_) => break,
-                    }
-                }
-            }
-            Ready::Timer => client.handle_timeout(now),
-            Ready::Control(_) | Ready::Gone(_) => {}
         }
+        Ok(())
     }
 
     /// Carries out what the core wants sent and written.

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use lanrage_client_core::PingId;
+use lanrage_client_core::{PingError, PingId};
 use lanrage_control_client::{Endpoint, Error as ControlError, Method};
 use lanrage_proto::api::{ErrorCode, Kicked, Promote, Role, path};
 use lanrage_proto::party::{Invite, ServerAddress, valid_name};
@@ -19,6 +19,9 @@ use crate::state::{PartyRecord, Server};
 /// The first invite of a new party: for a whole evening of friends.
 const FIRST_INVITE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const FIRST_INVITE_USES: u16 = 250;
+
+/// How long a ping waits for its member's entry; as long as the core waits for an answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `{}`, in both directions.
 #[derive(Serialize, Deserialize)]
@@ -200,18 +203,14 @@ impl Daemon {
         };
         let kicking = async move {
             let path = path::of_party(path::KICK, session);
-            control.call::<_, Kicked>(Method::POST, &path, &body).await
+            control.call_once::<_, Kicked>(Method::POST, &path, &body).await
         };
         self.spawn(kicking, move |daemon, kicked| {
             let result = kicked.map_err(Failure::from).and_then(|kicked| {
                 let bytes = kicked.record.0.as_slice().try_into().ok();
                 let record = bytes.and_then(|bytes| KickRecord::decode(bytes).ok());
-                record.ok_or_else(|| {
-                    Failure::new(
-                        FailureKind::Other,
-                        "control's kick record cannot be read: update LANrage",
-                    )
-                })
+                let message = "control's kick record cannot be read: update LANrage";
+                record.ok_or_else(|| Failure::new(FailureKind::Other, message))
             });
             daemon.with_active(|active| match &result {
                 Ok(record) => active.client.handle_kicked(record, Instant::now()),
@@ -241,14 +240,30 @@ impl Daemon {
     }
 
     fn ping(&mut self, call: Call, member: &str, now: Instant) {
-        let pinged = self.find_member(member, now).and_then(|member| {
-            let active = self.active.as_mut().ok_or_else(Failure::no_active_party)?;
-            Ok(active.client.ping(member, now)?)
-        });
-        match (pinged, &mut self.active) {
-            (Ok(id), Some(active)) => drop(active.pings.insert(id, call)),
-            (Ok(_), None) => call.answer(Err(Failure::no_active_party())),
-            (Err(failure), _) => call.answer(Err(failure)),
+        match self.find_member(member, now) {
+            Ok(member) => self.ping_until(member, now + PING_TIMEOUT, call, now),
+            Err(failure) => call.answer(Err(failure)),
+        }
+    }
+
+    /// A member just announced is listed before its own signed entry arrives: its ping waits.
+    fn ping_until(&mut self, member: Member, deadline: Instant, call: Call, now: Instant) {
+        let Some(active) = &mut self.active else {
+            return call.answer(Err(Failure::no_active_party()));
+        };
+        match active.client.ping(member, now) {
+            Ok(id) => drop(active.pings.insert(id, call)),
+            Err(PingError::NoSuchMember(_)) if now < deadline => {
+                active.early_pings.push((member, deadline, call));
+            }
+            Err(error) => call.answer(Err(error.into())),
+        }
+    }
+
+    pub(super) fn retry_early_pings(&mut self, now: Instant) {
+        let Some(active) = &mut self.active else { return };
+        for (member, deadline, call) in std::mem::take(&mut active.early_pings) {
+            self.ping_until(member, deadline, call, now);
         }
     }
 

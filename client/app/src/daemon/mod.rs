@@ -52,8 +52,8 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let state = Arc::new(StateDir::open(&options.state_dir)?);
     let device = state.device()?;
     let parties = state.parties()?.into_iter().map(|party| (party.session(), party)).collect();
-    let server = LocalServer::bind(&options.socket)?;
     let metrics = options.metrics.map(Metrics::serve).transpose()?;
+    let server = LocalServer::bind(&options.socket)?;
     let (calls, call_queue) = mpsc::channel(CALLS_MAX);
     let (resume, continuations) = mpsc::unbounded_channel();
     let mut second = interval(Duration::from_secs(1));
@@ -143,9 +143,10 @@ impl Daemon {
             };
             let now = Instant::now();
             match wake {
+                Wake::Active(Ready::Network) => self.with_active(|a| a.read_network(now)),
+                Wake::Active(Ready::Host) => self.read_host(now),
+                Wake::Active(Ready::Timer) => self.with_active(|a| a.client.handle_timeout(now)),
                 Wake::Active(Ready::Control(event)) => self.handle_control(event, now),
-                Wake::Active(Ready::Gone(error)) => self.handle_lost_nic(&error),
-                Wake::Active(ready) => self.with_active(|active| active.handle(ready, now)),
                 Wake::Call(call) => self.handle_call(call, now),
                 Wake::Continue(continuation) => continuation(self),
                 Wake::UnderlayChanged => self.with_active(|active| {
@@ -190,10 +191,19 @@ impl Daemon {
         control.clone()
     }
 
+    fn read_host(&mut self, now: Instant) {
+        let lost = self.active.as_mut().and_then(|active| active.read_host(now).err());
+        if let Some(error) = lost {
+            self.handle_lost_nic(&error);
+        }
+    }
+
     fn handle_second(&mut self, now: Instant) {
+        self.read_host(now);
         if std::mem::take(&mut self.unsaved) {
             self.save_active();
         }
+        self.retry_early_pings(now);
         let Some(active) = &mut self.active else { return };
         active.refresh_online(now);
         if let Some(metrics) = &self.metrics {

@@ -1,3 +1,4 @@
+use std::io;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lanrage_client_core::{Client, Config, Event};
@@ -9,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::Daemon;
 use super::active::Active;
+use super::status::lease_state;
 use crate::failure::{Failure, FailureKind};
 use crate::local::protocol::{ControlStatus, Entered, Reply};
 use crate::local::server::Call;
@@ -112,6 +114,7 @@ impl Daemon {
             control: ControlStatus::default(),
             map,
             pings: std::collections::BTreeMap::new(),
+            early_pings: Vec::new(),
         });
         self.publish_entry();
         self.with_active(|active| active.refresh_online(now));
@@ -127,7 +130,8 @@ impl Daemon {
         let Some(mut active) = self.active.take() else { return };
         active.client.release();
         active.send();
-        for call in std::mem::take(&mut active.pings).into_values() {
+        let pings = active.pings.into_values();
+        for call in pings.chain(active.early_pings.into_iter().map(|(_, _, call)| call)) {
             call.answer(Err(Failure::no_active_party()));
         }
         tracing::info!(nic = active.nic.name(), "the party is down");
@@ -169,9 +173,14 @@ impl Daemon {
             }
             Event::PartyWanted => active.link.want_snapshot(),
             Event::TicketWanted => active.link.want_ticket(),
-            Event::MembersChanged => active.refresh_online(now),
+            Event::MembersChanged => {
+                active.refresh_online(now);
+                self.retry_early_pings(now);
+            }
             Event::Removed { kicker } => self.handle_removed(kicker),
-            Event::Lease { relay, state } => tracing::info!(%relay, ?state, "lease"),
+            Event::Lease { relay, state } => {
+                tracing::info!(%relay, state = lease_state(state), "lease");
+            }
             Event::Refused { relay, reason, clock_skew_s } => {
                 tracing::warn!(%relay, ?reason, clock_skew_s, "the relay gives no lease");
             }
@@ -192,7 +201,7 @@ impl Daemon {
         self.forget(session);
     }
 
-    pub(super) fn handle_lost_nic(&mut self, error: &std::io::Error) {
+    pub(super) fn handle_lost_nic(&mut self, error: &io::Error) {
         let message = format!("the NIC is gone ({error}): `lanrage up` makes it again");
         tracing::error!(message);
         self.deactivate();

@@ -75,17 +75,11 @@ impl Daemon {
     }
 
     fn relay_info(&self, lease: LeaseStatus) -> RelayInfo {
-        let state = match lease.state {
-            Some(LeaseState::Alive) => "alive",
-            Some(LeaseState::Suspect) => "suspect",
-            Some(LeaseState::Dead) => "dead",
-            None => "unbound",
-        };
         RelayInfo {
             relay: self.relay_name(lease.relay),
             address: lease.address,
             reflexive: lease.reflexive,
-            state: state.to_owned(),
+            state: lease_state(lease.state).to_owned(),
             refusal: lease.refusal.map(|refusal| format!("{refusal:?}").to_lowercase()),
             quality: quality(&lease.quality),
         }
@@ -110,6 +104,15 @@ impl Active {
             ("socket_refused", sockets.refused),
         ];
         core.chain(nic).chain(sockets).map(|(reason, count)| (reason.to_owned(), count))
+    }
+}
+
+pub(super) const fn lease_state(state: Option<LeaseState>) -> &'static str {
+    match state {
+        Some(LeaseState::Alive) => "alive",
+        Some(LeaseState::Suspect) => "suspect",
+        Some(LeaseState::Dead) => "dead",
+        None => "unbound",
     }
 }
 

@@ -12,9 +12,7 @@ pub use ethernet::MacAddress;
 pub use lan::{Lan, MemberSet};
 
 #[cfg(target_os = "linux")]
-pub use crate::os::linux::{
-    Nic, NicError, Overlap, Read, check_rights, route_overlap, watch_underlay,
-};
+pub use crate::os::linux::{Nic, NicError, Overlap, Read, route_overlap, watch_underlay};
 
 /// The NIC's name when none is asked for.
 pub const DEFAULT_NAME: &str = "lanrage0";

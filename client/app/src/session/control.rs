@@ -1,10 +1,8 @@
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ed25519_dalek::SigningKey;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use lanrage_control_client::{Connection, ControlClient, Endpoint, Error, Method, WebSocket};
 use lanrage_proto::api::{DEVICE_PROOF_CONTEXT, ErrorCode, RegisterDevice, Registered, path};
 use lanrage_proto::bytes::{DeviceKey, Token};
@@ -12,19 +10,13 @@ use lanrage_proto::map::SignedMap;
 use lanrage_proto::signed::sign;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::sleep;
 
-/// An exchange is begun again on a fresh connection when nothing has come back for so long: a lost
-/// packet costs TCP at least its minimum retransmission time, and twice that the second time.
-const HEDGE_AFTER: Duration = Duration::from_millis(300);
-/// Exchanges begun at most, so that a slow server is not made slower.
-const ATTEMPTS: usize = 3;
-const DEADLINE: Duration = Duration::from_secs(10);
+use super::connections::{Connections, DEADLINE};
 
-/// One control service, as this device talks to it. Clones share connection, token and clock.
+/// One control service, as this device talks to it. Clones share connections, token and clock.
 #[derive(Clone, Debug)]
 pub struct Control {
-    client: ControlClient,
+    connections: Connections,
     device: Arc<SigningKey>,
     shared: Arc<Mutex<Shared>>,
     /// Held while registering: two registrations at once would waste a token.
@@ -33,7 +25,6 @@ pub struct Control {
 
 #[derive(Debug, Default)]
 struct Shared {
-    connection: Option<Connection>,
     token: Option<Token>,
     /// Control's clock, and when it showed that.
     clock: Option<(u64, Instant)>,
@@ -43,7 +34,7 @@ impl Control {
     /// Connects to nothing yet.
     pub fn new(endpoint: Endpoint, device: SigningKey) -> Self {
         Self {
-            client: ControlClient::new(endpoint),
+            connections: Connections::new(ControlClient::new(endpoint)),
             device: Arc::new(device),
             shared: Arc::default(),
             registering: Arc::default(),
@@ -52,7 +43,7 @@ impl Control {
 
     /// Which service.
     pub const fn endpoint(&self) -> &Endpoint {
-        self.client.endpoint()
+        self.connections.client().endpoint()
     }
 
     /// Control's clock in seconds since 1970; this machine's until control has shown its own.
@@ -68,30 +59,57 @@ impl Control {
         self.shared().clock = Some((unix_time, Instant::now()));
     }
 
-    /// An idempotent request with the device's token: repeated on fresh connections while control
+    /// An idempotent request with the device's token: repeated on other connections while control
     /// is slow, and once more after registering when the token is not known (any more).
     ///
     /// # Errors
-    /// Those of [`Connection::request`].
+    /// Those of [`lanrage_control_client::Connection::request`].
     pub async fn call<T: Serialize + Sync, R: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: &T,
     ) -> Result<R, Error> {
+        self.with_token(async |token| self.exchange(&method, path, Some(&token), body).await).await
+    }
+
+    /// A request that may not be repeated, for its second answer would be another one.
+    ///
+    /// # Errors
+    /// Those of [`Control::call`]; unless it is [`Error::Api`], nobody knows whether it was done.
+    pub async fn call_once<T: Serialize + Sync, R: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &T,
+    ) -> Result<R, Error> {
+        let method = &method;
+        self.with_token(|token| async move {
+            let request = |connection: Connection| async move {
+                connection.request(method.clone(), path, Some(&token), body, DEADLINE).await
+            };
+            self.connections.once(request).await
+        })
+        .await
+    }
+
+    /// Asks again with a new token when control refuses the one there is.
+    async fn with_token<R, F: Future<Output = Result<R, Error>>>(
+        &self,
+        ask: impl Fn(Token) -> F,
+    ) -> Result<R, Error> {
         let token = self.token(None).await?;
-        let answer = self.exchange(&method, path, Some(&token), body).await;
+        let answer = ask(token).await;
         if !is_unauthorized(&answer) {
             return answer;
         }
-        let token = self.token(Some(token)).await?;
-        self.exchange(&method, path, Some(&token), body).await
+        ask(self.token(Some(token)).await?).await
     }
 
     /// The signed relay map, not yet verified.
     ///
     /// # Errors
-    /// Those of [`Connection::request`].
+    /// Those of [`lanrage_control_client::Connection::request`].
     pub async fn map(&self) -> Result<SignedMap, Error> {
         self.exchange(&Method::GET, path::MAP, None, &()).await
     }
@@ -101,13 +119,9 @@ impl Control {
     /// # Errors
     /// Those of [`ControlClient::websocket`].
     pub async fn stream(&self) -> Result<WebSocket, Error> {
-        let token = self.token(None).await?;
-        let opened = self.client.websocket(path::STREAM, Some(&token), DEADLINE).await;
-        if !is_unauthorized(&opened) {
-            return opened;
-        }
-        let token = self.token(Some(token)).await?;
-        self.client.websocket(path::STREAM, Some(&token), DEADLINE).await
+        let client = self.connections.client();
+        self.with_token(async |token| client.websocket(path::STREAM, Some(&token), DEADLINE).await)
+            .await
     }
 
     /// The token, registering when there is none or only the `refused` one.
@@ -122,6 +136,7 @@ impl Control {
         }
         let device = DeviceKey(self.device.verifying_key().to_bytes());
         let registered: Registered = self
+            .connections
             .hedged(|connection| async move {
                 let binding = connection.channel_binding();
                 let proof = sign(&self.device, DEVICE_PROOF_CONTEXT, &binding);
@@ -141,62 +156,15 @@ impl Control {
         token: Option<&Token>,
         body: &T,
     ) -> Result<R, Error> {
-        self.hedged(|connection| async move {
-            connection.request(method.clone(), path, token, body, DEADLINE).await
-        })
-        .await
-    }
-
-    /// Runs an exchange on the open connection, and on fresh ones while nothing comes back. The
-    /// first answer wins, a refusal too; its connection is kept for the next exchange.
-    async fn hedged<R, F: Future<Output = Result<R, Error>>>(
-        &self,
-        exchange: impl Fn(Connection) -> F,
-    ) -> Result<R, Error> {
-        let open = self.shared().connection.take().filter(|connection| !connection.is_closed());
-        let attempt = async |open: Option<Connection>| {
-            let connection = match open {
-                Some(connection) => connection,
-                None => self.client.connect(DEADLINE).await?,
-            };
-            let answer = exchange(connection.clone()).await;
-            if is_final(&answer) {
-                self.shared().connection = Some(connection);
-            }
-            answer
-        };
-        let mut attempts = FuturesUnordered::new();
-        attempts.push(attempt(open));
-        let mut begun = 1;
-        loop {
-            tokio::select! {
-                Some(answer) = attempts.next() => {
-                    if is_final(&answer) || (attempts.is_empty() && begun == ATTEMPTS) {
-                        return answer;
-                    }
-                    if !attempts.is_empty() {
-                        continue;
-                    }
-                }
-                () = sleep(HEDGE_AFTER), if begun < ATTEMPTS => {}
-            }
-            attempts.push(attempt(None));
-            begun += 1;
-        }
+        self.connections
+            .hedged(|connection| async move {
+                connection.request(method.clone(), path, token, body, DEADLINE).await
+            })
+            .await
     }
 
     fn shared(&self) -> std::sync::MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether another attempt cannot end differently.
-const fn is_final<R>(answer: &Result<R, Error>) -> bool {
-    match answer {
-        Ok(_) | Err(Error::Api(_) | Error::OtherRoot { .. } | Error::BadAnswer(_)) => true,
-        Err(Error::Unreachable { .. } | Error::Tls { .. } | Error::Broken(_) | Error::TimedOut) => {
-            false
-        }
     }
 }
 

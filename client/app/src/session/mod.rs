@@ -1,5 +1,6 @@
 //! The client's side of the control service. All of it may fail for hours: play goes on.
 
+mod connections;
 mod control;
 mod link;
 

@@ -99,3 +99,104 @@ fn secrets_are_not_shown() {
 fn encode(device: &Device) -> String {
     serde_json::to_string(device).unwrap()
 }
+
+fn party() -> PartyRecord {
+    use ed25519_dalek::SigningKey;
+    use lanrage_proto::api::{MemberRecord, PartyState, Role};
+    use lanrage_proto::map::RelayMap;
+    use lanrage_proto::{Epoch, Generation, Member, PartySecret, PoolId, RootHash};
+
+    let you = Member::new(2).unwrap();
+    let own = MemberRecord {
+        member: you,
+        generation: Generation(1),
+        role: Role::Member,
+        name: "bert".to_owned(),
+        online: true,
+        entry: None,
+    };
+    let map = RelayMap {
+        serial: 1,
+        issued: 1,
+        pool: PoolId(1),
+        signing_keys: Vec::new(),
+        relays: Vec::new(),
+    };
+    PartyRecord {
+        server: Server { host: "localhost".to_owned(), port: 443, root: RootHash([1; 32]) },
+        tunnel: SecretBytes::random(),
+        secrets: vec![(Epoch(1), PartySecret([2; 32]))],
+        party: PartyState {
+            session: SessionId(0xabc),
+            name: "friday".to_owned(),
+            subnet: [10, 66, 5, 0].into(),
+            prefix: "fd00:1:2:3::".parse().unwrap(),
+            epoch: Epoch(1),
+            relays: Vec::new(),
+            you,
+            members: vec![own],
+            copies: Vec::new(),
+            kicks: Vec::new(),
+        },
+        ticket: None,
+        map: map.sign(&SigningKey::from_bytes(&[3; 32])),
+        stamp: 7,
+    }
+}
+
+#[test]
+fn memberships_come_back_as_they_were_until_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let party = party();
+    {
+        let writer = StateWriter::start(std::sync::Arc::new(open(&dir))).unwrap();
+        writer.save_party(&PartyRecord { stamp: 1, ..party.clone() });
+        writer.save_party(&party);
+        writer.settle().unwrap();
+    }
+    assert_eq!(open(&dir).parties().unwrap(), std::slice::from_ref(&party));
+    {
+        let writer = StateWriter::start(std::sync::Arc::new(open(&dir))).unwrap();
+        writer.save_party(&party);
+        writer.remove_party(party.session());
+        // Not settled: dropping it writes what was asked, in order.
+    }
+    assert!(open(&dir).parties().unwrap().is_empty());
+}
+
+#[test]
+fn writer_reports_what_it_could_not_write_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let parties = dir.path().join("state/parties");
+    let writer = StateWriter::start(std::sync::Arc::new(open(&dir))).unwrap();
+    fs::remove_dir(&parties).unwrap();
+    writer.save_party(&party());
+    assert!(matches!(writer.settle(), Err(StateError::Io { .. })));
+    fs::create_dir(&parties).unwrap();
+    writer.save_party(&party());
+    writer.settle().unwrap();
+}
+
+#[test]
+fn changes_of_this_party_are_applied_and_others_are_not() {
+    use lanrage_proto::api::{Change, MemberRecord};
+    use lanrage_proto::{Member, RelayId};
+
+    let mut record = party();
+    let session = record.session();
+    let one = MemberRecord { member: Member::new(1).unwrap(), ..record.party.members[0].clone() };
+    let elsewhere = SessionId(0xdef);
+    record.apply(&Change::Member { session: elsewhere, member: one.clone() });
+    record.apply(&Change::Relays { session: elsewhere, relays: vec![RelayId(9)] });
+    assert_eq!(record, PartyRecord { tunnel: record.tunnel.clone(), ..party() });
+
+    record.apply(&Change::Member { session, member: one.clone() });
+    record.apply(&Change::Relays { session, relays: vec![RelayId(9)] });
+    let numbers: Vec<u8> = record.party.members.iter().map(|m| m.member.number()).collect();
+    assert_eq!((numbers, &record.party.relays), (vec![1, 2], &vec![RelayId(9)]));
+    let renamed = MemberRecord { name: "anna".to_owned(), ..one.clone() };
+    record.apply(&Change::Member { session, member: renamed.clone() });
+    assert_eq!(record.party.members[0], renamed);
+    record.apply(&Change::Left { session, member: one.member });
+    assert_eq!(record.party.members.len(), 1);
+}

@@ -10,7 +10,7 @@ mod overlap;
 mod watch;
 
 pub use link::NicError;
-pub use nic::{Nic, Read, check_rights};
+pub use nic::{Nic, Read};
 pub use overlap::{Overlap, route_overlap};
 pub use watch::watch_underlay;
 

@@ -201,14 +201,6 @@ fn device(tap: &AsyncDevice) -> &tun::Device {
     tap
 }
 
-/// Whether this process may make a NIC: makes a TAP of a passing name and lets it go.
-///
-/// # Errors
-/// Those of [`Nic::up`] that do not depend on the name.
-pub fn check_rights() -> Result<(), NicError> {
-    open_tap(&format!("lr{}", std::process::id())).map(drop)
-}
-
 fn check_name(name: &str) -> Result<(), NicError> {
     const IFNAMSIZ: usize = 16;
     let usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
