@@ -19,12 +19,14 @@ demo: setup build ## Play: control, two relays, three players behind NATs (KEEP=
 .PHONY: test
 test: setup lint build-all ## Lint and run every test, the long scenarios in a short form
 	$(NEXTEST) --workspace
+	LANRAGE_LAB_BACKEND=recvmmsg $(NEXTEST) -p lanrage-scenarios
 	cargo test --locked --workspace --doc --quiet
 	$(MAKE) loom
 
 .PHONY: soak
 soak: setup build-all ## Run the long scenarios whole
-	LANRAGE_SOAK=1 $(NEXTEST) -p lanrage-scenarios --profile soak
+	LANRAGE_SOAK=1 $(NEXTEST) --profile soak -p lanrage-scenarios
+	LANRAGE_SOAK=1 LANRAGE_LAB_BACKEND=recvmmsg $(NEXTEST) --profile soak -p lanrage-scenarios
 
 .PHONY: loom
 loom: ## Model-check the lock-free table

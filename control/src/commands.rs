@@ -1,6 +1,7 @@
 //! What each command does; every function gives the text it prints.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
 use lanrage_proto::RelayId;
@@ -111,7 +112,7 @@ fn start_logs(config: &Config) -> Result<(), Failure> {
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Json => logs.json().init(),
-        LogFormat::Text => logs.init(),
+        LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),
     }
     Ok(())
 }

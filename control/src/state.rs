@@ -1,7 +1,7 @@
 //! The state directory: root key, database, lock.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use ed25519_dalek::SigningKey;
 use lanrage_proto::bytes::{decode_base64, encode_base64};
 use lanrage_proto::map::root_hash;
 use lanrage_proto::{DeviceKey, RootHash};
-use rustix::fs::{FlockOperation, flock};
+pub use lanrage_state::Lock;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
@@ -19,19 +19,12 @@ use crate::store::{Missing, Store};
 const ROOT_FILE: &str = "root.key";
 const ROOT_PREFIX: &str = "lanrage-root-1.";
 const DATABASE_FILE: &str = "control.db";
-const LOCK_FILE: &str = "lock";
 
 /// An initialised state directory.
 #[derive(Debug)]
 pub struct StateDir {
     dir: PathBuf,
     root: SigningKey,
-}
-
-/// Keeps other processes from serving from the directory, until dropped.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
 }
 
 impl StateDir {
@@ -48,7 +41,7 @@ impl StateDir {
         let failed = |error| failure(dir, "cannot be made", error);
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
         fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(failed)?;
-        let _lock = Lock::take(dir)?;
+        let _lock = take_lock(dir)?;
         let database = dir.join(DATABASE_FILE);
         // SQLite makes its other files with the database's permissions.
         new_file(&database).map_err(|error| failure(&database, "cannot be made", error))?;
@@ -83,7 +76,7 @@ impl StateDir {
     /// # Errors
     /// [`Failure::State`] when another process has it.
     pub fn lock(&self) -> Result<Lock, Failure> {
-        Lock::take(&self.dir)
+        take_lock(&self.dir)
     }
 
     /// Opens the database; several processes may have it open.
@@ -92,33 +85,8 @@ impl StateDir {
     }
 }
 
-impl Lock {
-    fn take(dir: &Path) -> Result<Self, Failure> {
-        let path = dir.join(LOCK_FILE);
-        let failed = |error: io::Error| failure(&path, "cannot be locked", error);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut pid = String::new();
-                file.read_to_string(&mut pid).map_err(failed)?;
-                let (pid, dir) = (pid.trim(), dir.display());
-                return Err(Failure::State(format!(
-                    "another lanrage-control (pid {pid}) uses {dir}: stop it first"
-                )));
-            }
-            Err(error) => return Err(failed(error.into())),
-        }
-        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
-        Ok(Self { _file: file })
-    }
+fn take_lock(dir: &Path) -> Result<Lock, Failure> {
+    Lock::take(dir).map_err(|error| Failure::State(error.to_string()))
 }
 
 async fn open_store(path: &Path, missing: Missing) -> Result<Store, Failure> {

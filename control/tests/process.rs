@@ -132,7 +132,7 @@ fn a_directory_in_use_names_the_user_and_a_port_in_use_the_address() {
     let running = start(dir.path(), &[]);
     let pid = running.child.id().to_string();
     let output = run(dir.path(), &["run", "--listen", "127.0.0.1:0"]);
-    assert_fails(&output, 3, &["pid", &pid, "another lanrage-control"]);
+    assert_fails(&output, 3, &["in use by process", &pid]);
 
     let other = tempfile::tempdir().unwrap();
     let address = format!("127.0.0.1:{}", running.port);

@@ -48,8 +48,11 @@ pub struct RelayPlan {
 }
 
 impl Default for RelayPlan {
+    /// The environment's `LANRAGE_LAB_BACKEND=recvmmsg` puts every scenario on that back end.
     fn default() -> Self {
-        Self { backend: Backend::Auto, program: "lanrage-relay", refuse_io_uring: None }
+        let forced = std::env::var("LANRAGE_LAB_BACKEND").is_ok_and(|name| name == "recvmmsg");
+        let backend = if forced { Backend::Mmsg } else { Backend::Auto };
+        Self { backend, program: "lanrage-relay", refuse_io_uring: None }
     }
 }
 

@@ -30,7 +30,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
     let header = std::str::from_utf8(header).map_err(|_| corrupt("no header"))?;
     let mut words = header.split(' ');
     let (magic, format, checksum) = (words.next(), words.next(), words.next());
-    let format = format.and_then(|format| format.parse::<u32>().ok());
+    let format = format.and_then(|format| format.parse::<u32>().ok()).filter(|format| *format > 0);
     let (Some(MAGIC), Some(format)) = (magic, format) else {
         return Err(corrupt("no header"));
     };

@@ -1,7 +1,7 @@
 //! `lanrage-relay`: arguments, logs, signals, exit code. The relay is in the library.
 #![forbid(unsafe_code)]
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -72,7 +72,11 @@ fn check(sources: Sources) -> Result<(), Failure> {
 fn serve(sources: Sources) -> Result<(), Failure> {
     let config = sources.resolve()?;
     let filter = EnvFilter::try_new(&config.log).context("reading the log filter")?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
