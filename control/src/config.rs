@@ -20,10 +20,10 @@ pub struct Options {
     /// State directory [default: /var/lib/lanrage-control]
     #[arg(long, global = true, env = "LANRAGE_CONTROL_DIR", value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Addresses to serve on, comma-separated [default: 0.0.0.0:443,[::]:443]
+    /// Addresses to serve on, comma-separated [default: port 443 of every address]
     #[arg(long, global = true, env = "LANRAGE_CONTROL_LISTEN", value_delimiter = ',')]
     pub listen: Option<Vec<SocketAddr>>,
-    /// Where clients reach this service: HOST[:PORT]; goes into server addresses
+    /// Where clients reach this service: HOST or HOST:PORT; goes into server addresses
     #[arg(long, global = true, env = "LANRAGE_CONTROL_PUBLIC", value_name = "HOST:PORT")]
     pub public: Option<String>,
     /// Address of /healthz, /readyz and /metrics; empty for none [default: 127.0.0.1:9464]

@@ -33,7 +33,7 @@ Exit codes:
   4  cannot bind a listen address";
 
 impl Failure {
-    /// See [`EXIT_CODES`].
+    /// See `EXIT_CODES`.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Other(_) => 1,

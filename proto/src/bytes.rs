@@ -3,6 +3,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use x25519_dalek::{PublicKey, StaticSecret};
 
 /// Unpadded URL-safe base64, the only encoding of bytes in JSON and invites (RFC 4648 §5).
 pub fn encode_base64(bytes: &[u8]) -> String {
@@ -102,6 +103,15 @@ impl DeviceKey {
     /// Checks `signature` over `context ‖ 0 ‖ message` with RFC 8032's strict rules.
     pub fn verifies(&self, context: &str, message: &[u8], signature: &Signature) -> bool {
         crate::signed::verifies(&self.0, context, message, signature)
+    }
+}
+
+impl TunnelKey {
+    /// Whether key agreement with it yields a secret. With a point of low order it yields zero for
+    /// every private key (RFC 7748 §6.1); no honest device has such a key.
+    pub fn is_usable(&self) -> bool {
+        let any = StaticSecret::from([1; 32]);
+        any.diffie_hellman(&PublicKey::from(self.0)).was_contributory()
     }
 }
 

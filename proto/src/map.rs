@@ -136,7 +136,7 @@ pub(crate) mod certificate {
     }
 }
 
-/// [`certificate`] where there may be none: null.
+/// A certificate in JSON where there may be none: its bytes in base64, or null.
 pub mod optional_certificate {
     use serde::{Deserialize, Deserializer, Serialize as _, Serializer};
 

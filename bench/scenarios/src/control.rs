@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use lanrage_lab::{Host, Process};
+use rustix::process::Signal;
 
-use crate::{binary, eventually};
+use crate::binaries::program;
+use crate::eventually;
 
 const PORT: u16 = 8443;
 const START_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The control service on a host of its own.
 #[derive(Debug)]
@@ -81,6 +84,52 @@ impl Control {
         Ok(())
     }
 
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Errors
+    /// The process does not end.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.signal(Signal::TERM)?;
+            process.wait(STOP_PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    /// The running service.
+    ///
+    /// # Panics
+    /// After [`Control::kill`] or [`Control::stop`].
+    pub fn process(&self) -> &Process {
+        self.process.as_ref().expect("control runs")
+    }
+
+    /// Loses the state directory and begins anew at the same address, with another root key.
+    ///
+    /// # Errors
+    /// It does not answer within ten seconds.
+    pub fn begin_anew(&mut self) -> anyhow::Result<()> {
+        self.kill()?;
+        std::fs::remove_dir_all(&self.dir).context("remove control's state directory")?;
+        self.run(&["init"], &[])?;
+        self.server = self.run(&["address"], &[])?.trim().to_owned();
+        self.restart()
+    }
+
+    /// What starts the service, for a scenario that wants to change it.
+    ///
+    /// # Errors
+    /// The program is not built.
+    pub fn run_command(&self) -> anyhow::Result<Command> {
+        let mut command = self.command()?;
+        command
+            .arg("run")
+            .arg("--dir")
+            .arg(&self.dir)
+            .args(["--ticket-lifetime-s", &self.ticket_lifetime.as_secs().to_string()]);
+        Ok(command)
+    }
+
     /// Starts the service, killing the one that runs.
     ///
     /// # Errors
@@ -88,12 +137,7 @@ impl Control {
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.kill()?;
         self.starts += 1;
-        let mut command = self.command()?;
-        command
-            .arg("run")
-            .arg("--dir")
-            .arg(&self.dir)
-            .args(["--ticket-lifetime-s", &self.ticket_lifetime.as_secs().to_string()]);
+        let command = self.run_command()?;
         let log = format!("control-{}", self.starts);
         self.process = Some(self.host.spawn(&log, command)?);
         let address = self.address();
@@ -105,7 +149,7 @@ impl Control {
     }
 
     fn command(&self) -> anyhow::Result<Command> {
-        let mut command = self.host.command(&binary("lanrage-control")?.display().to_string());
+        let mut command = program(&self.host, &[], "lanrage-control")?;
         command
             .env("LANRAGE_CONTROL_LISTEN", format!("0.0.0.0:{PORT}"))
             .env("LANRAGE_CONTROL_PUBLIC", self.address().to_string());

@@ -5,7 +5,7 @@
 //! file; the programs `lanrage-demo` and `lanrage-lab` are built on the same pieces.
 
 mod binaries;
-pub use binaries::binary;
+pub use binaries::{binary, run_to_end};
 
 mod deployment;
 pub use deployment::{Deployment, Plan, PlayerPlan};

@@ -9,7 +9,8 @@ use lanrage_lab::{Host, Process};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{binary, eventually};
+use crate::binaries::program;
+use crate::eventually;
 
 const START_PATIENCE: Duration = Duration::from_secs(10);
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -45,11 +46,24 @@ pub struct Answer {
     pub stderr: String,
 }
 
+impl Answer {
+    /// Checks that the command failed with `code` and said `text`.
+    ///
+    /// # Panics
+    /// It did not.
+    #[track_caller]
+    pub fn expect_failure(&self, code: i32, text: &str) {
+        assert_eq!(self.code, code, "{self:?}");
+        assert!(self.stderr.contains(text), "not {text:?}: {self:?}");
+    }
+}
+
 /// A client on a host of its own.
 #[derive(Debug)]
 pub struct Player {
     host: Host,
     dir: PathBuf,
+    wrapper: Vec<String>,
     daemon: Option<Process>,
     starts: usize,
     address: Option<Ipv4Addr>,
@@ -65,7 +79,15 @@ impl Player {
         let dir = dir.join(host.name());
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let member_name = host.name().to_owned();
-        let mut player = Self { host, dir, daemon: None, starts: 0, address: None, member_name };
+        let mut player = Self {
+            host,
+            dir,
+            wrapper: Vec::new(),
+            daemon: None,
+            starts: 0,
+            address: None,
+            member_name,
+        };
         player.start_daemon()?;
         Ok(player)
     }
@@ -142,12 +164,18 @@ impl Player {
         Ok(())
     }
 
+    /// From the next start on, daemon and command line run as arguments of `wrapper`, as in
+    /// `setpriv …`.
+    pub fn run_under(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+    }
+
     /// What starts the daemon, for a scenario that wants to change it.
     ///
     /// # Errors
     /// The program is not built.
     pub fn daemon_command(&self) -> anyhow::Result<Command> {
-        let mut command = self.host.command(&binary("lanrage")?.display().to_string());
+        let mut command = program(&self.host, &self.wrapper, "lanrage")?;
         command
             .arg("daemon")
             .arg("--state-dir")
@@ -196,7 +224,7 @@ impl Player {
     /// # Errors
     /// The program is not built.
     pub fn run(&self, arguments: &[&str]) -> anyhow::Result<Answer> {
-        let mut command = self.host.command(&binary("lanrage")?.display().to_string());
+        let mut command = program(&self.host, &self.wrapper, "lanrage")?;
         let output: Output = command
             .env("LANRAGE_SOCKET", self.socket())
             .args(arguments)

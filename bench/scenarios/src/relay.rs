@@ -3,11 +3,13 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
 use lanrage_lab::{Host, Process};
 
+use crate::binaries::program;
 use crate::{Control, binary, eventually};
 
 /// The relay's UDP port.
@@ -62,6 +64,7 @@ pub struct Relay {
     host: Host,
     dir: PathBuf,
     plan: RelayPlan,
+    wrapper: Vec<String>,
     control: SocketAddrV4,
     process: Option<Process>,
     starts: usize,
@@ -82,7 +85,8 @@ impl Relay {
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         fs::write(dir.join("token"), control.relay_token()?).context("write the token")?;
         let control = control.address();
-        let mut relay = Self { host, dir, plan, control, process: None, starts: 0 };
+        let wrapper = Vec::new();
+        let mut relay = Self { host, dir, plan, wrapper, control, process: None, starts: 0 };
         relay.restart()?;
         Ok(relay)
     }
@@ -95,6 +99,16 @@ impl Relay {
     /// The relay's name, which is its host's.
     pub fn name(&self) -> &str {
         self.host.name()
+    }
+
+    /// The relay's state directory.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// From the next start on, the relay runs as an argument of `wrapper`, as in `faketime …`.
+    pub fn run_under(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
     }
 
     /// Where clients reach it.
@@ -144,21 +158,27 @@ impl Relay {
     pub fn launch(&mut self) -> anyhow::Result<()> {
         self.kill()?;
         self.starts += 1;
-        let program = binary(self.plan.program)?.display().to_string();
-        let mut command = match self.plan.refuse_io_uring {
-            None => self.host.command(&program),
-            Some(errno) => {
-                let wrapper = binary("without-io-uring")?.display().to_string();
-                let mut command = self.host.command(&wrapper);
-                command.args([errno, &program]);
-                command
-            }
-        };
+        let log = format!("relay-{}", self.starts);
+        self.process = Some(self.host.spawn(&log, self.command()?)?);
+        Ok(())
+    }
+
+    /// What starts the relay, for a scenario that wants to change it.
+    ///
+    /// # Errors
+    /// The program is not built.
+    pub fn command(&self) -> anyhow::Result<Command> {
+        let mut wrapper = self.wrapper.clone();
+        if let Some(errno) = self.plan.refuse_io_uring {
+            let without = binary("without-io-uring")?.display().to_string();
+            wrapper.extend([without, errno.to_owned()]);
+        }
+        let mut command = program(&self.host, &wrapper, self.plan.program)?;
         let advertise =
             [Some(self.address().to_string()), self.host.v6().map(|ip| format!("[{ip}]:{PORT}"))];
         command
             .arg("run")
-            .env("LANRAGE_RELAY_STATE_DIR", self.dir.join("state"))
+            .env("LANRAGE_RELAY_STATE_DIR", self.state_dir())
             .env("LANRAGE_RELAY_NAME", self.host.name())
             .env("LANRAGE_RELAY_LISTEN", format!("0.0.0.0:{PORT},[::]:{PORT}"))
             .env(
@@ -169,9 +189,7 @@ impl Relay {
             .env("LANRAGE_RELAY_ENROLMENT_TOKEN_FILE", self.dir.join("token"))
             .env("LANRAGE_RELAY_METRICS_LISTEN", self.metrics_address().to_string())
             .env("LANRAGE_RELAY_BACKEND", self.plan.backend.as_str());
-        let log = format!("relay-{}", self.starts);
-        self.process = Some(self.host.spawn(&log, command)?);
-        Ok(())
+        Ok(command)
     }
 
     /// The relay's metrics: each sample's name and labels, and its value.

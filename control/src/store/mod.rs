@@ -114,7 +114,7 @@ impl Store {
     }
 
     /// As [`Store::read`], begun before this returns: SQLite takes a transaction's snapshot at its
-    /// first read (https://sqlite.org/isolation.html).
+    /// first read (<https://sqlite.org/isolation.html>).
     pub(crate) async fn view(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         let mut view = self.read().await?;
         sqlx::query("SELECT one FROM pool").execute(&mut *view).await?;

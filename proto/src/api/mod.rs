@@ -3,7 +3,7 @@
 //! that a client's own clock is never trusted. Codes and tokens travel in bodies and headers only.
 //!
 //! Control's TLS certificate chains to its root key: the chain ends in a self-signed Ed25519
-//! certificate whose public key has the pinned hash, and the leaf is for [`TLS_NAME`] (§10.1).
+//! certificate whose public key has the pinned hash, and the leaf is for `TLS_NAME` (§10.1).
 
 mod error;
 mod party;

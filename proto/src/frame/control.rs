@@ -8,8 +8,7 @@ use crate::datagram::first_byte;
 use crate::ids::{Handle, RelayId};
 use crate::wire::{Malformed, Reader, Writer};
 
-/// What stands before the sealed body of a control message.
-pub const HEADER_LEN: usize = 16;
+const HEADER_LEN: usize = 16;
 const TAG_LEN: usize = 16;
 
 /// A sealed control message: which lease and which counter, readable before it is opened (§5.1).
@@ -101,7 +100,7 @@ impl Message {
 
     /// Seals the message under the key of its direction.
     pub fn seal(&self, key: &[u8; 32], handle: Handle, counter: u64) -> Vec<u8> {
-        let header = Writer::with_capacity(HEADER_LEN + Self::BODY_LEN_MAX + TAG_LEN)
+        let header = Writer::with_capacity(HEADER_LEN)
             .bytes(&[first_byte::CONTROL, self.kind(), 0, 0])
             .u32(handle.0)
             .u64(counter)
@@ -114,13 +113,17 @@ impl Message {
 }
 
 impl<'a> Sealed<'a> {
+    /// Bytes of the shortest message: its body is empty.
+    pub const LEN_MIN: usize = HEADER_LEN + TAG_LEN;
+    /// Bytes of the longest message.
+    pub const LEN_MAX: usize = Self::LEN_MIN + Message::BODY_LEN_MAX;
+
     /// Reads the header; nothing is authentic yet.
     ///
     /// # Errors
     /// Too short, too long, another first byte.
     pub fn decode(datagram: &'a [u8]) -> Result<Self, Malformed> {
-        let longest = HEADER_LEN + Message::BODY_LEN_MAX + TAG_LEN;
-        if !(HEADER_LEN + TAG_LEN..=longest).contains(&datagram.len()) {
+        if !(Self::LEN_MIN..=Self::LEN_MAX).contains(&datagram.len()) {
             return Err(Malformed("control message length"));
         }
         let mut reader = Reader::new(datagram, "control message");

@@ -33,6 +33,12 @@ pub struct Resume<'a> {
 }
 
 impl<'a> Resume<'a> {
+    const FIXED_LEN: usize = HEADER_LEN + Cookie::LEN + PROOF_LEN;
+    /// Bytes of the shortest frame: a ticket of one byte.
+    pub const LEN_MIN: usize = Self::FIXED_LEN + 1;
+    /// Bytes of the longest frame.
+    pub const LEN_MAX: usize = Self::FIXED_LEN + TICKET_LEN_MAX;
+
     /// Proves possession of the resumption key to `relay`.
     pub fn new(
         nonce: Nonce,
@@ -52,7 +58,7 @@ impl<'a> Resume<'a> {
 
     /// The frame's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        Writer::with_capacity(HEADER_LEN + Cookie::LEN + PROOF_LEN + self.ticket.len())
+        Writer::with_capacity(Self::FIXED_LEN + self.ticket.len())
             .bytes(&[first_byte::RESUME, VERSION, 0, 0])
             .bytes(&self.nonce.0)
             .bytes(&self.cookie.0)

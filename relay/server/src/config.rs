@@ -20,7 +20,7 @@ pub struct Settings {
     #[arg(long, env = "LANRAGE_RELAY_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// UDP addresses to serve, comma-separated. A wildcard answers from the address the route
-    /// prefers: name each address on a host with several [default: [::]:51820,0.0.0.0:51820]
+    /// prefers: name each address on a host with several [default: port 51820 of every address]
     #[arg(long, env = "LANRAGE_RELAY_LISTEN", value_delimiter = ',', value_name = "ADDR:PORT")]
     pub listen: Option<Vec<SocketAddr>>,
     /// Unicast addresses that clients are told, at most one a family [default: those of --listen]

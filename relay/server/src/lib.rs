@@ -1,6 +1,6 @@
 //! The LANrage relay: shards, binder, control link, metrics.
 //!
-//! [`run`] is the whole program but for its arguments. Datagrams go shard → kernel, and shard →
+//! [`run()`] is the whole program but for its arguments. Datagrams go shard → kernel, and shard →
 //! queues → binder → kernel; everything else is the slow side, one tokio thread.
 #![forbid(unsafe_code)]
 

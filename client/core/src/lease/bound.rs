@@ -21,29 +21,33 @@ pub(crate) struct Bound {
     pub(super) address: SocketAddr,
     pub(super) liveness: Liveness,
     rebind: Option<Rebind>,
+    /// Of the last message sealed under `lease.key_to_relay`.
     sent_counter: u64,
-    opened_counter: Option<u64>,
+    /// Of the last message opened under `lease.key_to_client`.
+    opened_counter: u64,
     leave_by: Option<Instant>,
 }
 
 impl Bound {
-    pub(super) fn new(lease: Lease, address: SocketAddr, counter: u64, now: Instant) -> Self {
+    pub(super) fn new(lease: Lease, address: SocketAddr, now: Instant) -> Self {
         Self {
             lease,
             address,
             liveness: Liveness::new(now),
             rebind: None,
-            sent_counter: counter,
-            opened_counter: None,
+            sent_counter: 0,
+            opened_counter: 0,
             leave_by: None,
         }
     }
 
-    /// The same lease with a later end: message counters and liveness go on.
+    /// The same lease with a later end. Its keys are new, so counters begin anew; liveness goes on.
     pub(super) fn renew(&mut self, lease: Lease, address: SocketAddr, now: Instant) {
         self.lease = lease;
         self.address = address;
         self.rebind = None;
+        self.sent_counter = 0;
+        self.opened_counter = 0;
         self.leave_by = None;
         self.liveness.wake(now);
     }
@@ -125,12 +129,12 @@ impl Bound {
 
     /// Opens a control message whose counter has grown.
     pub(super) fn open(&mut self, sealed: &Sealed<'_>) -> Result<Message, DropReason> {
-        if sealed.handle != self.lease.handle || Some(sealed.counter) <= self.opened_counter {
+        if sealed.handle != self.lease.handle || sealed.counter <= self.opened_counter {
             return Err(DropReason::Unasked);
         }
         let message =
             sealed.open(&self.lease.key_to_client).map_err(|_| DropReason::NotFromRelay)?;
-        self.opened_counter = Some(sealed.counter);
+        self.opened_counter = sealed.counter;
         Ok(message)
     }
 

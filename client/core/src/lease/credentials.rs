@@ -26,8 +26,7 @@ impl Credentials {
         Self { private, ticket, instance, relay_map, clock, stamp }
     }
 
-    /// Above every stamp before it; also where a lease's message counter starts, so that a counter
-    /// never repeats under a key that a restarted relay gives out again.
+    /// Above every stamp before it.
     pub(crate) const fn next_stamp(&mut self) -> u64 {
         self.stamp += 1;
         self.stamp

@@ -294,8 +294,7 @@ impl Lease {
                 bound.renew(lease, address, around.now);
             }
             _ => {
-                let counter = around.credentials.next_stamp();
-                self.bound = Some(Bound::new(lease, address, counter, around.now));
+                self.bound = Some(Bound::new(lease, address, around.now));
             }
         }
         self.report(around.outbox);

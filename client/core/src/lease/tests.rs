@@ -56,7 +56,7 @@ impl Fixture {
         };
         let relay = "198.51.100.1:51820".parse().unwrap();
         let mut lease = Lease::new(certificate, start);
-        lease.bound = Some(Bound::new(granted, relay, 100, start));
+        lease.bound = Some(Bound::new(granted, relay, start));
         lease.retry_at = None;
         Self {
             credentials: Credentials::new(private, None, [0; 16], map, (0, start), 1),

@@ -22,7 +22,7 @@ impl Binder {
         if sealed.counter <= record.counter_in {
             return Outcome::NotAuthentic;
         }
-        let key = self.control_key(&lease, &record.claim, Direction::ToRelay);
+        let key = self.control_key(&lease, record, Direction::ToRelay);
         let Ok(message) = sealed.open(&key) else {
             return Outcome::NotAuthentic;
         };
@@ -72,8 +72,8 @@ impl Binder {
             return;
         };
         record.counter_out += 1;
-        let (counter, claim) = (record.counter_out, record.claim.clone());
-        let key = self.control_key(lease, &claim, Direction::ToClient);
+        let (counter, record) = (record.counter_out, record.clone());
+        let key = self.control_key(lease, &record, Direction::ToClient);
         self.transmit(place, message.seal(&key, handle_to_wire(lease.handle), counter));
     }
 }

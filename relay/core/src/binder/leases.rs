@@ -42,6 +42,8 @@ pub(super) struct Record {
     pub(super) pending_until_ms: u64,
     /// When the address before a rebind is no longer accepted.
     pub(super) settle_at_ms: u64,
+    /// Makes the control keys new whenever their counters begin again.
+    salt: u64,
     /// The last counter opened from the client.
     pub(super) counter_in: u64,
     /// The last counter used towards the client.
@@ -105,15 +107,14 @@ impl Binder {
         });
         if let Some((lease, record)) = same {
             let renewed = Record {
-                claim: claim.clone(),
-                pending_until_ms,
-                counter_in: 0,
-                counter_out: 0,
-                ..record.clone()
+                settle_at_ms: record.settle_at_ms,
+                takeovers_ms: record.takeovers_ms,
+                ..Record::new(claim, pending_until_ms, self.rng.next_u64())
             };
+            let described = self.describe(place, &lease, &renewed);
             self.records[lease.handle.index() as usize] = Some(renewed);
             self.timers.pending(pending_until_ms, lease.handle);
-            return Ok((self.describe(place, &lease, claim), Granted::Renewed));
+            return Ok((described, Granted::Renewed));
         }
 
         let leases = self.table.lookup(session(claim.session), member(claim.member));
@@ -137,18 +138,13 @@ impl Binder {
             self.records[displaced.index() as usize] = None;
             self.counters.count_end(End::Replaced);
         }
-        self.records[inserted.handle.index() as usize] = Some(Record {
-            claim: claim.clone(),
-            pending_until_ms,
-            settle_at_ms: 0,
-            counter_in: 0,
-            counter_out: 0,
-            takeovers_ms: [None; TAKEOVERS_MAX],
-        });
+        let record = Record::new(claim, pending_until_ms, self.rng.next_u64());
+        let lease = self.table.lease(inserted.handle).expect("the lease was inserted just now");
+        let described = self.describe(place, &lease, &record);
+        self.records[inserted.handle.index() as usize] = Some(record);
         self.counters.begun += 1;
         self.timers.pending(pending_until_ms, inserted.handle);
-        let lease = self.table.lease(inserted.handle).expect("the lease was inserted just now");
-        Ok((self.describe(place, &lease, claim), Granted::New))
+        Ok((described, Granted::New))
     }
 
     /// Makes a pending lease its member's own.
@@ -196,12 +192,12 @@ impl Binder {
         self.records[handle.index() as usize].as_ref()
     }
 
-    /// `handle ‖ tag ‖ generation ‖ session ‖ member ‖ stamp ‖ direction` under the relay's secret:
-    /// tag and stamp make it another key whenever the counters begin again.
+    /// `handle ‖ tag ‖ generation ‖ session ‖ member ‖ salt ‖ direction` under the relay's secret:
+    /// a counter is a nonce, so wherever counters begin again the salt is another.
     pub(super) fn control_key(
         &self,
         lease: &table::Lease,
-        claim: &Claim,
+        Record { claim, salt, .. }: &Record,
         direction: Direction,
     ) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(mac32(
@@ -213,7 +209,7 @@ impl Binder {
                 &claim.generation.0.to_be_bytes(),
                 &claim.session.0.to_be_bytes(),
                 &[claim.member.number()],
-                &claim.stamp.to_be_bytes(),
+                &salt.to_be_bytes(),
                 &[direction as u8],
             ],
         ))
@@ -232,13 +228,13 @@ impl Binder {
     }
 
     /// The lease as its client gets to know it, with a fresh resumption ticket.
-    fn describe(&mut self, place: Place, lease: &table::Lease, claim: &Claim) -> Box<Lease> {
-        let (resumption_key, resumption_ticket) = self.resumption(claim);
+    fn describe(&mut self, place: Place, lease: &table::Lease, record: &Record) -> Box<Lease> {
+        let (resumption_key, resumption_ticket) = self.resumption(&record.claim);
         Box::new(Lease {
             handle: handle_to_wire(lease.handle),
             tag: tag_to_wire(lease.tag),
-            key_to_relay: self.control_key(lease, claim, Direction::ToRelay),
-            key_to_client: self.control_key(lease, claim, Direction::ToClient),
+            key_to_relay: self.control_key(lease, record, Direction::ToRelay),
+            key_to_client: self.control_key(lease, record, Direction::ToClient),
             reflexive: place.remote,
             idle_timeout_s: (IDLE_TIMEOUT_MS / 1000) as u16,
             pending_timeout_s: (PENDING_TIMEOUT_MS / 1000) as u16,
@@ -249,6 +245,18 @@ impl Binder {
 }
 
 impl Record {
+    fn new(claim: &Claim, pending_until_ms: u64, salt: u64) -> Self {
+        Self {
+            claim: claim.clone(),
+            pending_until_ms,
+            settle_at_ms: 0,
+            salt,
+            counter_in: 0,
+            counter_out: 0,
+            takeovers_ms: [None; TAKEOVERS_MAX],
+        }
+    }
+
     /// Whether one more takeover would be one too many.
     fn is_contested(&self, now_ms: u64) -> bool {
         self.takeovers_ms

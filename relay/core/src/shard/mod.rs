@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use lanrage_proto::RelayId;
 use lanrage_proto::datagram::{Kind, kind};
 use lanrage_proto::frame::bind::Bind;
+use lanrage_proto::frame::control::Sealed;
 use lanrage_proto::frame::data::{HEADER_LEN, Sent};
 use lanrage_proto::frame::hello::Hello;
-use lanrage_proto::frame::{control, resume};
+use lanrage_proto::frame::resume::Resume;
 use lanrage_proto::stun;
 use lanrage_relay_table::{Endpoint, Handle, Reader};
 
@@ -70,14 +71,9 @@ pub enum Class {
 /// The longest datagram that goes to the binder.
 pub const BINDER_DATAGRAM_LEN_MAX: usize = Bind::LEN;
 
-const RESUME_LEN_MIN: usize = 4 + 16 + 20 + 16 + 1;
-const RESUME_LEN_MAX: usize = RESUME_LEN_MIN - 1 + resume::TICKET_LEN_MAX;
-/// The seal of an empty body.
-const CONTROL_LEN_MIN: usize = control::HEADER_LEN + 16;
-/// The longest body is 32 bytes.
-const CONTROL_LEN_MAX: usize = CONTROL_LEN_MIN + 32;
 const _: () = assert!(Hello::LEN <= BINDER_DATAGRAM_LEN_MAX);
-const _: () = assert!(RESUME_LEN_MAX <= BINDER_DATAGRAM_LEN_MAX);
+const _: () = assert!(Sealed::LEN_MAX <= BINDER_DATAGRAM_LEN_MAX);
+const _: () = assert!(Resume::LEN_MAX <= BINDER_DATAGRAM_LEN_MAX);
 
 /// Whether STUN Binding requests are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,9 +147,11 @@ impl Shard {
             Kind::Hello => self.hand_over(run, Hello::LEN, Hello::LEN, Class::Newcomer),
             Kind::Bind => self.hand_over(run, Bind::LEN, Bind::LEN, Class::Newcomer),
             Kind::Control => {
-                self.hand_over(run, CONTROL_LEN_MIN, CONTROL_LEN_MAX, Class::Established)
+                self.hand_over(run, Sealed::LEN_MIN, Sealed::LEN_MAX, Class::Established)
             }
-            Kind::Resume => self.hand_over(run, RESUME_LEN_MIN, RESUME_LEN_MAX, Class::Established),
+            Kind::Resume => {
+                self.hand_over(run, Resume::LEN_MIN, Resume::LEN_MAX, Class::Established)
+            }
             Kind::Challenge | Kind::Bound | Kind::Unsupported | Kind::Hint | Kind::Resumed => {
                 self.drop_one(DropReason::RelayOnlyType)
             }
