@@ -202,7 +202,7 @@ fn second_daemon_is_8_and_names_the_first() {
     let output = machine.daemon_command().arg("--socket").arg(&elsewhere).output().unwrap();
     assert_eq!(output.status.code(), Some(8));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(text.contains(&format!("(process {pid})")), "{text}");
+    assert!(text.contains(&format!("in use by process {pid}")), "{text}");
 }
 
 #[test]

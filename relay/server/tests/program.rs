@@ -70,10 +70,10 @@ fn a_relay_that_never_enrolled_says_what_to_do() {
 #[test]
 fn a_damaged_or_newer_state_directory_is_left_alone() {
     for (file, content, says) in [
-        ("keys.json", "{", "damaged"),
-        ("keys.json", "{\"format\": 2}", "update lanrage-relay"),
-        ("relay.json", "{\"format\": 1}", "damaged"),
-        ("control.json", "{\"format\": 1, \"cursor\": 0}", "damaged"),
+        ("keys", "{", "corrupt"),
+        ("keys", "lanrage-state 2 00\n{}", "update LANrage"),
+        ("relay", "lanrage-state 1 00\n{}", "corrupt"),
+        ("control", "lanrage-state 1 00\n{}", "corrupt"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         prepare(dir.path());
@@ -84,7 +84,7 @@ fn a_damaged_or_newer_state_directory_is_left_alone() {
     }
     let dir = tempfile::tempdir().unwrap();
     prepare(dir.path());
-    std::fs::remove_file(dir.path().join("keys.json")).unwrap();
+    std::fs::remove_file(dir.path().join("keys")).unwrap();
     fails(relay(&["run"], dir.path()), 3, "missing");
 }
 
@@ -94,9 +94,9 @@ fn keys_are_private_and_two_relays_do_not_share_them() {
     prepare(dir.path());
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(dir.path()), 0o700);
-    assert_eq!(mode(&dir.path().join("keys.json")), 0o600);
+    assert_eq!(mode(&dir.path().join("keys")), 0o600);
     let _held = lanrage_relay::state::StateDir::open(dir.path()).unwrap();
-    fails(relay(&["run"], dir.path()), 3, "another relay");
+    fails(relay(&["run"], dir.path()), 3, "in use by process");
 }
 
 #[test]
