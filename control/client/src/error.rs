@@ -16,7 +16,9 @@ pub enum Error {
         tried: Tried,
     },
     /// Something answers there, but it does not have the pinned root key.
-    #[error("{endpoint} is not the server the invite names (its root key is another one)")]
+    #[error(
+        "{endpoint} is not the server that was named (its root key is another one): ask for the invite or address again"
+    )]
     OtherRoot {
         /// `host:port`.
         endpoint: String,
@@ -39,7 +41,7 @@ pub enum Error {
     #[error("the connection to control broke ({0}): try again")]
     Broken(String),
     /// The caller's deadline passed, or a stream was silent for 30 s.
-    #[error("control did not answer in time")]
+    #[error("control did not answer in time: check the network, or try again later")]
     TimedOut,
 }
 

@@ -1,7 +1,20 @@
+use lanrage_proto::TunnelKey;
 use lanrage_proto::api::ErrorCode;
 use lanrage_proto::party::Entry;
 
 use super::{MemberRow, Party, Refusal, refuse};
+
+/// # Errors
+/// [`ErrorCode::BadRequest`] for a key of low order: nobody could seal a new epoch's secret to it.
+pub(crate) fn check_tunnel_key(key: &TunnelKey) -> Result<(), Refusal> {
+    if key.is_usable() {
+        return Ok(());
+    }
+    Err(refuse(
+        ErrorCode::BadRequest,
+        "the tunnel key is a point of low order, no key of a private one: make a new key pair",
+    ))
+}
 
 /// Whether an entry is the caller's own and of today. Its MAC only members can check.
 ///

@@ -19,7 +19,7 @@ pub(crate) mod role;
 /// Whether an invite can be used.
 pub(crate) mod invite;
 
-/// Whether a directory entry fits its member.
+/// Whether a directory entry, and the key in it, fits its member.
 pub(crate) mod entry;
 
 /// Whether a kick is whole.

@@ -7,7 +7,7 @@ use super::party::check_party_count;
 use super::{Service, party_of};
 use crate::domain::invite::{self, InviteRow};
 use crate::domain::limits::INVITES_OPEN_MAX;
-use crate::domain::{MemberRow, Refusal, naming, refuse, role, seat};
+use crate::domain::{MemberRow, Refusal, entry, naming, refuse, role, seat};
 use crate::hub::encode;
 use crate::store::{invites, kicks, parties};
 
@@ -78,6 +78,7 @@ impl Service {
         device: &DeviceKey,
         request: &RedeemInvite,
     ) -> Result<Membership, Refusal> {
+        entry::check_tunnel_key(&request.tunnel)?;
         let now = self.clock.now();
         let mut write = self.store.write().await?;
         let invite = invites::load(write.db(), &request.invite).await?;

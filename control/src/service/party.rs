@@ -18,6 +18,7 @@ impl Service {
     ) -> Result<Membership, Refusal> {
         naming::check_name(&request.name)?;
         naming::check_name(&request.member_name)?;
+        entry::check_tunnel_key(&request.tunnel)?;
         let now = self.clock.now();
         let mut write = self.store.write().await?;
         if let Some(session) = parties::of_request(write.db(), device, &request.request).await? {

@@ -1,10 +1,12 @@
 use std::time::Duration;
 
 use lanrage_control_client::Error;
-use lanrage_proto::Epoch;
-use lanrage_proto::api::{CreateInvite, ErrorCode, InviteInfo, OpenInvite, OpenedInvite, path};
+use lanrage_proto::api::{
+    CreateInvite, ErrorCode, InviteInfo, Membership, OpenInvite, OpenedInvite, RedeemInvite, path,
+};
 use lanrage_proto::bytes::Blob;
 use lanrage_proto::party::{InviteKey, SealedSecret};
+use lanrage_proto::{Epoch, TunnelKey};
 use zeroize::Zeroizing;
 
 use crate::support::*;
@@ -121,6 +123,27 @@ async fn of_50_at_once_one_redeems_a_single_use() {
     }
     assert_eq!((in_party, refused), (1, 49));
     assert_eq!(owner.state(session).await.members.len(), 2);
+}
+
+/// Nobody could seal a new epoch's secret to such a key; the refusal spends nothing.
+#[tokio::test]
+async fn a_tunnel_key_of_low_order_is_refused() {
+    let (service, _relay) = Service::with_relay().await;
+    let owner = Device::register(&service).await;
+    let session = owner.create_party().await.party.session;
+    let key = owner.invite(session, 1, 1).await.unwrap();
+    let guest = Device::register(&service).await;
+    let redeem = async |tunnel| {
+        let request = RedeemInvite { tunnel, ..guest.redemption(&key, "guest") };
+        guest.post::<_, Membership>(path::INVITE_REDEEM, &request).await
+    };
+    let mut one = [0; 32];
+    one[0] = 1;
+    for low_order in [[0; 32], one] {
+        assert_refused(redeem(TunnelKey(low_order)).await, ErrorCode::BadRequest);
+    }
+    redeem(guest.tunnel_key()).await.unwrap();
+    assert_refused(redeem(TunnelKey(one)).await, ErrorCode::BadRequest);
 }
 
 /// A device that has lost its party key is still the same member, with a new key.

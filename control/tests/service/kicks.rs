@@ -1,10 +1,10 @@
-use lanrage_control_client::Error;
+use lanrage_control_client::{Error, Method};
 use lanrage_proto::api::{
     Change, ErrorCode, Kick, Kicked, PartyState, Promote, RelayDown, Role, TicketGrant, path,
 };
 use lanrage_proto::party::InviteKey;
 use lanrage_proto::signed::KickRecord;
-use lanrage_proto::{Epoch, Generation, PartySecret};
+use lanrage_proto::{Epoch, Generation, Mac, PartySecret};
 use serde_json::Value;
 
 use crate::support::*;
@@ -104,9 +104,10 @@ async fn a_kick_that_is_not_whole_changes_nothing() {
     let conflicts = [
         with(&|kick| kick.epoch = Epoch(3)),
         with(&|kick| kick.generation = Generation(7)),
-        with(&|kick| kick.copies.clear()),
         with(&|kick| kick.copies.push(kick.copies[0].clone())),
+        with(&|kick| kick.copies[0].to = member(1)),
         with(&|kick| kick.copies[0].to = member(3)),
+        with(&|kick| kick.copies[0].to = member(9)),
         with(&|kick| kick.macs.truncate(1)),
         with(&|kick| kick.macs.push(kick.macs[0].clone())),
         with(&|kick| kick.macs[0].generation = Generation(7)),
@@ -145,6 +146,64 @@ async fn a_kick_that_is_not_whole_changes_nothing() {
     // The newcomer has no entry yet, so the prepared kick is still whole.
     kick(&owner, good.clone()).await.unwrap();
     assert_refused(kick(&owner, good).await, ErrorCode::NotFound);
+}
+
+/// Control cannot tell whether an entry's MAC holds: a member whose entry vouches for nothing gets no
+/// copy, and protects neither another nor itself.
+#[tokio::test]
+async fn a_member_with_a_false_entry_cannot_hinder_a_kick() {
+    let (service, _relay) = Service::with_relay().await;
+    let ([owner, one, two], party, _) = party_of_three(&service).await;
+    for device in [&one, &two] {
+        let party = device.state(party.session).await;
+        let mut request = device.entry(&party, if party.you == member(2) { "one" } else { "two" });
+        request.entry.mac = Mac([7; 16]);
+        let path = path::of_party(path::ENTRY, party.session);
+        let _: Value = device.send(Method::PUT, &path, &request).await.unwrap();
+    }
+    let party = owner.state(party.session).await;
+    let mut request = owner.kick_request(&party, member(3));
+    request.copies.clear();
+    request.macs[1].mac = Mac([7; 16]);
+    let _: Kicked = owner.in_party(path::KICK, party.session, &request).await.unwrap();
+    let seen = one.state(party.session).await;
+    assert_eq!((seen.epoch, seen.members.len()), (Epoch(2), 2));
+    assert!(seen.copies.is_empty());
+    let genuine: Vec<bool> = seen
+        .members
+        .iter()
+        .map(|member| member.entry.as_ref().unwrap().is_genuine(&PartySecret([2; 32])))
+        .collect();
+    assert_eq!(genuine, [true, false]);
+    let mut request = owner.kick_request(&seen, member(2));
+    request.copies.clear();
+    let _: Kicked = owner.in_party(path::KICK, party.session, &request).await.unwrap();
+    assert_eq!(owner.state(party.session).await.members.len(), 1);
+}
+
+/// The largest kick there is fits a request, and each copy reaches its member.
+#[tokio::test]
+async fn the_owner_of_a_full_party_kicks() {
+    let (service, _relay) = Service::with_relay().await;
+    let owner = Device::register(&service).await;
+    let party = owner.create_party().await.party;
+    owner.publish(&party).await;
+    let invite = owner.invite(party.session, 1, 249).await.unwrap();
+    let mut guests = Vec::new();
+    for _ in 2..=250 {
+        let guest = Device::register(&service).await;
+        let party = guest.redeem(&invite, &"x".repeat(32)).await.unwrap().party;
+        guest.publish(&party).await;
+        guests.push(guest);
+    }
+    let party = owner.state(party.session).await;
+    let request = owner.kick_request(&party, member(2));
+    assert_eq!((request.copies.len(), request.macs.len()), (248, 249));
+    let _: Kicked = owner.in_party(path::KICK, party.session, &request).await.unwrap();
+    let last = guests[248].state(party.session).await;
+    assert_eq!((last.you, last.members.len(), last.epoch), (member(250), 249, Epoch(2)));
+    let new = last.copies[0].open(party.session, &guests[248].tunnel, &SECRET);
+    assert_eq!(new, Ok(PartySecret([2; 32])));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use lanrage_proto::api::{
     Change, CreateParty, ErrorCode, Membership, Promote, PublishEntry, Role, TicketGrant, path,
 };
 use lanrage_proto::map::SignedMap;
-use lanrage_proto::{Epoch, Generation, RelayId};
+use lanrage_proto::{Epoch, Generation, RelayId, TunnelKey};
 use serde_json::Value;
 
 use crate::support::*;
@@ -74,6 +74,11 @@ async fn what_cannot_be_a_party_is_refused() {
     let subnet = Some(Ipv4Addr::new(192, 168, 1, 0));
     assert_refused(
         make(CreateParty { subnet, ..device.party_request() }).await,
+        ErrorCode::BadRequest,
+    );
+    let tunnel = TunnelKey([0; 32]);
+    assert_refused(
+        make(CreateParty { tunnel, ..device.party_request() }).await,
         ErrorCode::BadRequest,
     );
     for _ in 0..32 {

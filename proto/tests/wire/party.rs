@@ -1,5 +1,5 @@
 use lanrage_proto::api::{BadEnrolmentToken, EnrolmentToken};
-use lanrage_proto::bytes::{DeviceKey, InviteHash, Token};
+use lanrage_proto::bytes::{DeviceKey, InviteHash, Token, TunnelKey};
 use lanrage_proto::ids::{Epoch, Generation, Member, SessionId};
 use lanrage_proto::map::root_hash;
 use lanrage_proto::party::{
@@ -146,7 +146,7 @@ fn an_epoch_copy_opens_for_its_member_session_epoch_and_old_secret_only() {
 /// The all-zero point makes every shared secret zero: anybody could open the copy.
 #[test]
 fn no_copy_is_sealed_to_or_opened_from_a_low_order_key() {
-    let zero = lanrage_proto::TunnelKey([0; 32]);
+    let zero = TunnelKey([0; 32]);
     let sealed = EpochCopy::seal(
         SESSION,
         Epoch(5),
@@ -160,6 +160,32 @@ fn no_copy_is_sealed_to_or_opened_from_a_low_order_key() {
     assert_eq!(sealed, Err(SealError));
     let from_zero = EpochCopy { from_key: zero, ..copy() };
     assert_eq!(from_zero.open(SESSION, &StaticSecret::from(PEER), &SECRET), Err(SealError));
+}
+
+/// The seven encodings below 2^255 of points whose order divides 8 (cr.yp.to/ecdh.html#validate);
+/// X25519 ignores the highest bit.
+#[test]
+fn a_key_of_low_order_is_not_usable() {
+    let hex = |text: &str| -> [u8; 32] {
+        std::array::from_fn(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
+    };
+    for text in [
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+        "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    ] {
+        let mut key = TunnelKey(hex(text));
+        assert!(!key.is_usable(), "{text}");
+        key.0[31] |= 0x80;
+        assert!(!key.is_usable(), "{text} with the highest bit");
+    }
+    for private in [CLIENT, PEER, RELAY_PRIVATE] {
+        assert!(public(private).is_usable());
+    }
 }
 
 #[test]

@@ -350,6 +350,32 @@ fn a_lease_is_resumed_after_a_crash_once_for_each_cookie() {
     assert_eq!((spent, world.binder.stored().spent_cookies), (2, 0));
 }
 
+/// A RESUME of a lease that still lived gave the same control keys again and began both counters
+/// anew: nonces repeated, and whoever had kept an old RELEASE could end the lease with it.
+#[test]
+fn regression_a_lease_that_is_resumed_alive_repeats_no_control_key() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let lease = world.join(&mut p);
+    assert_eq!(world.rebind(&p, &lease, 1), Some(p.address));
+    let kept = Message::Release.seal(&lease.key_to_relay, lease.handle, 3);
+
+    let resumed = world.resume(&p, &lease.resumption_key, &lease.resumption_ticket);
+    let resumed = resumed.unwrap().unwrap();
+    assert_eq!((resumed.handle, resumed.tag), (lease.handle, lease.tag), "renewed in place");
+    assert_ne!(resumed.key_to_relay, lease.key_to_relay);
+    assert_ne!(resumed.key_to_client, lease.key_to_client);
+    assert!(world.send(p.address, &kept).is_empty());
+    assert_eq!(world.outcome, Some(Outcome::NotAuthentic));
+    assert!(alive(&mut world, &p, &resumed));
+    assert_eq!(world.rebind(&p, &resumed, 1), Some(p.address), "counters begin again");
+
+    let (key, ticket) = (&resumed.resumption_key, &resumed.resumption_ticket);
+    let again = world.resume(&p, key, ticket).unwrap().unwrap();
+    assert_ne!(again.key_to_client, resumed.key_to_client);
+    assert_ne!(again.key_to_client, lease.key_to_client);
+}
+
 #[test]
 fn a_resumption_ends_with_the_ticket_and_with_a_kick() {
     let mut world = World::new(8);

@@ -8,6 +8,7 @@ use lanrage_control_client::{ControlClient, Endpoint, Error, WebSocket};
 use lanrage_proto::api::{Heartbeat, RELAY_PROOF_CONTEXT, RelayDown, RelayUp, path};
 use lanrage_proto::map::{RelayMap, SignedMap};
 use lanrage_proto::signed::{RelayCertificate, sign};
+use lanrage_relay_core::binder::CLOCK_LEEWAY_S;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::backoff::Backoff;
@@ -32,6 +33,8 @@ pub(crate) struct Link {
     pub(crate) told: Told,
     pub(crate) orders: Orders,
     pub(crate) published: Arc<Published>,
+    /// Whether this stream has shown that the clocks differ.
+    pub(crate) clock_reported: bool,
 }
 
 impl Link {
@@ -81,6 +84,7 @@ impl Link {
     ) -> Result<(), End> {
         let mut stream = client.websocket(path::RELAY_STREAM, None, DEADLINE).await?;
         self.prove(&mut stream, config).await?;
+        self.clock_reported = false;
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_until = Instant::now() + SILENCE_MAX;
@@ -128,7 +132,7 @@ impl Link {
     /// What control says is kept on disk and carried out before the next heartbeat says so.
     async fn handle(&mut self, down: RelayDown) -> Result<(), End> {
         match down {
-            RelayDown::Tick { .. } => {}
+            RelayDown::Tick { now } => self.compare_clocks(now),
             RelayDown::Certificate { certificate } => self.take_certificate(certificate).await?,
             RelayDown::Map { map } => self.take_map(map).await?,
             RelayDown::Snapshot { cursor, revocations } => {
@@ -147,6 +151,19 @@ impl Link {
             }
         }
         Ok(())
+    }
+
+    /// Said once a stream: clients are refused, and nothing else tells the operator why.
+    fn compare_clocks(&mut self, control: u64) {
+        let relay = unix_s();
+        let differ = relay.abs_diff(control) > CLOCK_LEEWAY_S;
+        if differ && !std::mem::replace(&mut self.clock_reported, true) {
+            tracing::error!(
+                relay,
+                control,
+                "this host's clock differs from control's: set it; until then tickets are refused"
+            );
+        }
     }
 
     async fn take_certificate(&mut self, certificate: RelayCertificate) -> Result<(), End> {

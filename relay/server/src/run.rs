@@ -89,7 +89,8 @@ pub async fn run(
         let threads = parts.start(&config, &keys, &enrolment, sockets)?;
         let published = parts.published.clone();
         let orders = threads.orders.clone();
-        let link = Link { state, keys, enrolment, told, orders, published };
+        let clock_reported = false;
+        let link = Link { state, keys, enrolment, told, orders, published, clock_reported };
         link.recall().await;
         tracing::info!(relay = enrolment.relay.0, shards = config.shards, "serving");
         tokio::select! {

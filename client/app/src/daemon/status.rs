@@ -80,7 +80,7 @@ impl Daemon {
             address: lease.address,
             reflexive: lease.reflexive,
             state: lease_state(lease.state).to_owned(),
-            refusal: lease.refusal.map(|refusal| format!("{refusal:?}").to_lowercase()),
+            refusal: lease.refusal.map(|refusal| refusal.as_str().to_owned()),
             quality: quality(&lease.quality),
         }
     }

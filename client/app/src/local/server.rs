@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::sockopt::socket_peercred;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -53,11 +54,14 @@ impl LocalServer {
         let failed = |kind, what: &dyn std::fmt::Display| {
             Failure::new(kind, format!("cannot listen at {}: {what}", path.display()))
         };
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(failed(
-                FailureKind::Conflict,
-                &"another daemon does; name another --socket",
-            ));
+        if let Ok(other) = std::os::unix::net::UnixStream::connect(path) {
+            let pid = socket_peercred(&other).map_or_else(
+                |_| "unknown".to_owned(),
+                |peer| peer.pid.as_raw_nonzero().to_string(),
+            );
+            let what =
+                format!("another daemon (process {pid}) does: stop it, or name another --socket");
+            return Err(failed(FailureKind::Conflict, &what));
         }
         let refused = |error: io::Error| failed(FailureKind::of_io(&error), &error);
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {

@@ -20,6 +20,9 @@ pub(super) struct PendingKick {
 impl Membership {
     /// The kick's body for control: the new secret, sealed to every remaining member with a
     /// genuine entry, and their entries vouched for under it.
+    ///
+    /// No member can hinder it: an entry that is not genuine keeps its MAC, which vouches for
+    /// nothing under the new secret, and who has none that the secret can be sealed to gets no copy.
     pub(crate) fn kick(
         &mut self,
         member: Member,
@@ -40,13 +43,11 @@ impl Membership {
         let epoch = self.epoch().next();
         let mut secret = PartySecret([0; 32]);
         rng.fill_bytes(&mut secret.0);
-        let remaining = || {
-            let remain = self.members.values().filter(|known| known.record.member != member);
-            remain.filter_map(|known| known.entry.as_ref())
-        };
+        let remaining = || self.members.values().filter(|known| known.record.member != member);
         let copies = remaining()
-            .filter(|entry| entry.body.member != self.us)
-            .filter_map(|entry| {
+            .filter(|known| known.record.member != self.us)
+            .filter_map(|known| {
+                let entry = known.entry.as_ref()?;
                 let (_, old) = self.secrets.current();
                 let to = (entry.body.member, &entry.body.tunnel);
                 let copy = EpochCopy::seal(
@@ -59,15 +60,19 @@ impl Membership {
                     &secret,
                     rng,
                 );
-                // Fails for a key that no honest device has: it gets no secret.
+                // Fails for a key that no honest device has.
                 copy.ok()
             })
             .collect();
         let macs = remaining()
-            .map(|entry| EntryMac {
-                member: entry.body.member,
-                generation: entry.body.generation,
-                mac: entry.clone().vouch(&secret, epoch).mac,
+            .filter_map(|known| {
+                let listed = known.record.entry.as_ref()?;
+                let vouched = known.entry.clone().map(|entry| entry.vouch(&secret, epoch).mac);
+                Some(EntryMac {
+                    member: known.record.member,
+                    generation: known.record.generation,
+                    mac: vouched.unwrap_or(listed.mac),
+                })
             })
             .collect();
         self.pending_kick = Some(PendingKick { member, epoch, secret });

@@ -6,7 +6,7 @@ use lanrage_proto::api::{Change, MemberRecord, Role};
 use lanrage_proto::bytes::Blob;
 use lanrage_proto::party::EpochCopy;
 use lanrage_proto::signed::KickRecord;
-use lanrage_proto::{Epoch, Generation, PartySecret};
+use lanrage_proto::{Epoch, Generation, PartySecret, TunnelKey};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng as _;
 
@@ -134,6 +134,49 @@ fn only_those_who_may_kick() {
     assert!(net.client(2).kick(member(3)).is_ok());
 }
 
+/// Whatever a member has published, the owner can put out whom it likes; who has no genuine entry,
+/// or no key that a secret can be sealed to, is left without the new secret.
+#[test]
+fn no_member_can_hinder_a_kick() {
+    let mut net = Net::with_members(9, 2, 3);
+    net.control.add(4, &SECRET);
+    net.control.members[3].entry = None;
+    net.control.add(5, &PartySecret([9; 32]));
+    let mut low_order = net.control.add(6, &SECRET).entry.unwrap().body;
+    low_order.tunnel = TunnelKey([0; 32]);
+    let device = SigningKey::from_bytes(&[6; 32]);
+    net.control.members[5].entry = Some(low_order.sign(&device, &SECRET, Epoch(1)));
+    let stale = net.control.add(7, &SECRET).entry.unwrap().body;
+    let device = SigningKey::from_bytes(&[7; 32]);
+    net.control.members[6].entry = Some(stale.sign(&device, &PartySecret([8; 32]), Epoch(0)));
+    let party = net.control.party(1);
+    net.act(1, |client, now| client.handle_party(&party, now));
+
+    let body = net.act(1, |client, _| client.kick(member(3))).unwrap();
+    let receivers: Vec<_> = body.copies.iter().map(|copy| copy.to.number()).collect();
+    assert_eq!(receivers, [2]);
+    let record = net.control.kick(1, &body);
+    net.act(1, |client, now| client.handle_kicked(&record, now));
+    assert!(crosses(&mut net, 1, 2));
+    assert_eq!(net.client(2).epoch(), Epoch(2));
+    let (_, secret) = net.epochs(1)[0];
+    let genuine = |record: &MemberRecord| {
+        record.entry.as_ref().is_some_and(|entry| entry.is_genuine(&secret))
+    };
+    let vouched: Vec<_> = net.control.members.iter().map(genuine).collect();
+    assert_eq!(vouched, [true, true, false, false, true, false], "1, 2, 4 to 7");
+
+    // Nor do they hinder one another's kick, nor the one after that.
+    let party = net.control.party(1);
+    net.act(1, |client, now| client.handle_party(&party, now));
+    for (target, epoch) in [(5, 3), (6, 4), (4, 5), (7, 6)] {
+        kick(&mut net, 1, target);
+        net.run_for(Duration::from_secs(1));
+        assert_eq!(net.client(2).epoch(), Epoch(epoch));
+    }
+    assert!(crosses(&mut net, 2, 1));
+}
+
 fn copy(from: u8, key: u8, to: u8) -> EpochCopy {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     EpochCopy::seal(
@@ -190,6 +233,8 @@ fn control_alone_puts_nobody_in() {
     let change = Change::Member { session: SESSION, member: by_control };
     net.act(1, |client, now| client.handle_change(&change, now));
     assert_eq!(net.status(1, 7).connection, Connection::NotGenuine);
+    let change = Change::Left { session: SESSION, member: member(7) };
+    net.act(1, |client, now| client.handle_change(&change, now));
 
     kick(&mut net, 1, 3);
     let by_old_secret = intruder(&mut net, &SECRET, Epoch(1));

@@ -44,6 +44,32 @@ fn leases_are_renewed_in_place_for_hours() {
     assert_eq!(net.delivered(2), before + 1);
 }
 
+/// The client waited for counters above those of the former keys: after a renewal it took no
+/// challenge from the relay, and a lease whose address changed came back only by a new attempt.
+#[test]
+fn regression_a_renewed_lease_is_rebound_at_once() {
+    let mut net = Net::with_members(8, 1, 2);
+    let rebind = |net: &mut Net| {
+        net.change_port(1);
+        net.act(1, |client, now| client.handle_network_change(now));
+        let address = net.nodes[&1].address;
+        // Two round trips of 20 ms; the next REBIND would be sent after 100 ms.
+        net.run_until(Duration::from_millis(90), |net| {
+            net.client(1).leases()[0].reflexive == Some(address)
+        })
+    };
+    for _ in 0..3 {
+        assert!(rebind(&mut net).is_some(), "{:?}", net.drops(1));
+        net.run_for(Duration::from_secs(1));
+    }
+    let grant = net.control.ticket(1, net.unix_time());
+    net.act(1, |client, now| client.handle_ticket(grant, now));
+    let binds = net.client(1).counters().binds;
+    net.run_for(Duration::from_secs(3));
+    assert_eq!(net.client(1).counters().binds, binds + 1, "renewed");
+    assert!(rebind(&mut net).is_some(), "{:?}", net.drops(1));
+}
+
 #[test]
 fn an_expired_ticket_is_replaced() {
     let mut net = Net::with_members(2, 2, 2);

@@ -127,11 +127,22 @@ impl Control {
         TicketGrant { ticket: body.sign(&self.signing), lifetime_s: 3600, now: not_before }
     }
 
-    /// Takes a kick as control does: the next epoch, new MACs, the copies, a signed record.
+    /// Takes a kick as control does: MACs for exactly the remaining entries, the next epoch, the
+    /// copies, a signed record.
     pub(crate) fn kick(&mut self, kicker: u8, kick: &Kick) -> KickRecord {
         assert_eq!(kick.epoch, self.epoch.next());
         self.epoch = kick.epoch;
         self.members.retain(|record| record.member != kick.member);
+        let with_entry = self.members.iter().filter(|record| record.entry.is_some());
+        let entries: Vec<_> = with_entry.map(|record| (record.member, record.generation)).collect();
+        let vouched: Vec<_> = kick.macs.iter().map(|mac| (mac.member, mac.generation)).collect();
+        assert_eq!(vouched, entries);
+        let mut receivers: Vec<_> = entries.iter().map(|(member, _)| *member).collect();
+        receivers.retain(|receiver| *receiver != member(kicker));
+        for copy in &kick.copies {
+            let at = receivers.iter().position(|receiver| *receiver == copy.to);
+            receivers.remove(at.expect("one copy for a remaining member"));
+        }
         for vouched in &kick.macs {
             let record = self.members.iter_mut().find(|r| r.member == vouched.member).unwrap();
             let entry = record.entry.as_mut().unwrap();
