@@ -63,13 +63,19 @@ async fn init(config: &Config, options: &Options) -> Result<String, Failure> {
         },
         |address| address.to_string(),
     );
+    let control = config
+        .public
+        .as_ref()
+        .map_or_else(|| "HOST:PORT".to_owned(), |(host, port)| format!("{host}:{port}"));
     Ok(format!(
         "State directory  {dir} (back it up: {dir}/root.key is what clients trust)\n\
          Root key hash    {}\n\
          Server address   {server}\n\
          \n\
          Start            lanrage-control run --dir {dir}\n\
-         Enrol a relay    lanrage-control relay token --dir {dir}, and give the token to the relay\n\
+         Enrol a relay    lanrage-control relay token --dir {dir} > token\n\
+         Start the relay  lanrage-relay run --control {control} --advertise ITS.ADDRESS:51820 \
+         --enrolment-token-file token\n\
          Make a party     lanrage party create NAME --server 'SERVER ADDRESS'\n",
         encode_base64(&root.0),
     ))
