@@ -3,8 +3,10 @@ use sqlx::SqliteConnection;
 
 use super::{StoreError, of_u64};
 
-/// The last tokens of a device that hold: the newest may be lost on its way to the device.
-const TOKENS_KEPT: i64 = 2;
+/// The last tokens of a device that hold. A client on a bad line begins a registration up to four
+/// times and uses the first answer, while the others still arrive here; twice that, so that two
+/// such registrations in a row do not cost each other their token.
+const TOKENS_KEPT: i64 = 8;
 
 /// Registers the device, or registers it again, with the hash of one more token.
 pub(crate) async fn register(

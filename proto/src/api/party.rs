@@ -21,7 +21,7 @@ pub struct RegisterDevice {
 /// Answer to [`RegisterDevice`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registered {
-    /// Holds until the device registers again twice; control keeps its hash.
+    /// Holds until the device has registered eight times more; control keeps its hash.
     pub token: Token,
     /// Control's clock.
     pub now: u64,
