@@ -31,7 +31,7 @@ soak: setup build-all ## Run the long scenarios whole
 .PHONY: loom
 loom: ## Model-check the lock-free table
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom \
-		cargo test --locked --release -p lanrage-relay-table --lib --quiet
+		cargo test --locked --release -p lanrage-relay-table --test loom --quiet
 
 .PHONY: lint
 lint: ## Formatting, clippy, rustdoc
