@@ -52,7 +52,7 @@ fn iperf_server(host: &Host) -> Process {
     server
 }
 
-/// Receiver's Mbit/s of each stream that iperf3 sums up.
+/// Receiver's Mbit/s of each stream that iperf3 sums up; amounts are in MBytes or GBytes.
 fn iperf(from: &Host, to: &Host, args: &[&str]) -> Vec<f64> {
     let mut client = from.command("iperf3");
     client.args(["-c", &to.v4().to_string(), "-f", "m"]).args(args);
@@ -60,7 +60,7 @@ fn iperf(from: &Host, to: &Host, args: &[&str]) -> Vec<f64> {
     let rates: Vec<f64> = report
         .lines()
         .filter(|line| line.ends_with("receiver"))
-        .filter_map(|line| line.split("MBytes").nth(1)?.split_whitespace().next()?.parse().ok())
+        .filter_map(|line| line.split("Bytes").nth(1)?.split_whitespace().next()?.parse().ok())
         .collect();
     assert!(!rates.is_empty(), "iperf3 reports: {report}");
     rates
