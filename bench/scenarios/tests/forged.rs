@@ -272,7 +272,8 @@ fn framing_forgeries(stranger: &UdpSocket) -> Vec<Forgery<'_>> {
         first_byte::RESUMED,
     ];
     let request = stun::encode_request(TransactionId(random()));
-    let answer = stun::encode_response(TransactionId(random()), "192.0.2.1:9".parse().unwrap());
+    let (id, client) = (TransactionId(random()), "192.0.2.1:9".parse().unwrap());
+    let answer = stun::encode_response(id, client, &mut [0; stun::RESPONSE_LEN_MAX]).to_vec();
     let cut = request[..request.len() - 1].to_vec();
     let stretched = [request.as_slice(), &[0; 4]].concat();
     let unknown = [0x00, 0x01, 0x04, 0xef, 0xfa, 0xff];
