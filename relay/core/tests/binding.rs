@@ -319,7 +319,7 @@ fn control_messages_must_be_fresh_sealed_and_answered_from_there() {
 }
 
 #[test]
-fn a_lease_is_resumed_after_a_crash_once_for_each_cookie() {
+fn a_lease_is_resumed_after_a_crash_once_for_each_ticket() {
     let mut world = World::new(8);
     let mut p = player();
     let lease = world.join(&mut p);
@@ -336,18 +336,64 @@ fn a_lease_is_resumed_after_a_crash_once_for_each_cookie() {
     forged[40] ^= 1;
     assert!(world.resume(&p, key, &forged).is_none());
 
-    // The same RESUME again: the same answer, and later none.
+    // The same RESUME again: the same answer, and later none that is of use.
+    world.crash(8);
     let challenge = world.challenge(p.address);
     let frame =
         Resume::new(challenge.nonce, challenge.cookie, &lease.resumption_ticket, key, RELAY);
     let first = world.send(p.address, &frame.encode());
+    assert_eq!(world.outcome, Some(Outcome::Resumed));
     assert_eq!(world.send(p.address, &frame.encode()), first);
+    assert_eq!(world.outcome, Some(Outcome::Repeated));
     world.advance(5_100);
-    assert!(world.send(p.address, &frame.encode()).is_empty());
-    assert_eq!(world.outcome, Some(Outcome::BadCookie));
-    let spent = world.binder.stored().spent_cookies;
-    world.advance(200_000);
-    assert_eq!((spent, world.binder.stored().spent_cookies), (2, 0));
+    world.send(p.address, &frame.encode());
+    assert_eq!(world.outcome, Some(Outcome::Refused(Refusal::Replayed)));
+}
+
+/// A RESUME whose cookie still held put its old claim, ticket and address on a lease that had been
+/// renewed since, or resumed by another RESUME: it expired early, and its client's control keys
+/// were no longer the relay's. Whoever could hold a datagram back could do that.
+#[test]
+fn regression_a_resume_that_was_held_back_undoes_nothing() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let lease = world.join(&mut p);
+    let hold_back = |world: &mut World, lease: &lanrage_proto::frame::bind::Lease| {
+        let challenge = world.challenge(p.address);
+        let (ticket, key) = (&lease.resumption_ticket, &lease.resumption_key);
+        Resume::new(challenge.nonce, challenge.cookie, ticket, key, RELAY).encode()
+    };
+    let held_back = hold_back(&mut world, &lease);
+    world.advance(20_000);
+    let mut binding = p.clone();
+    let renewed = world.bind(&mut binding).unwrap();
+    assert_eq!(world.outcome, Some(Outcome::Renewed));
+    let undoes_nothing = |world: &mut World, frame: &[u8]| {
+        world.send(p.address, frame);
+        assert_eq!(world.outcome, Some(Outcome::Refused(Refusal::Replayed)));
+        assert_eq!((world.binder.counts().active, world.binder.counts().pending), (1, 0));
+    };
+    undoes_nothing(&mut world, &held_back);
+    assert_eq!(world.rebind(&p, &renewed, 1), Some(p.address), "the keys are those of the BIND");
+
+    let held_back = hold_back(&mut world, &renewed);
+    let (key, ticket) = (&renewed.resumption_key, &renewed.resumption_ticket);
+    let resumed = world.resume(&p, key, ticket).unwrap().unwrap();
+    undoes_nothing(&mut world, &held_back);
+    assert_eq!(world.rebind(&p, &resumed, 1), Some(p.address), "the keys are those of the RESUME");
+
+    let held_back = hold_back(&mut world, &resumed);
+    binding.stamp += 1;
+    let release = Message::Release.seal(&resumed.key_to_relay, resumed.handle, 9);
+    world.send(p.address, &release);
+    let after = world.bind(&mut binding).unwrap();
+    world.send(p.address, &held_back);
+    assert_eq!(
+        world.outcome,
+        Some(Outcome::Refused(Refusal::Replayed)),
+        "displaces no pending one"
+    );
+    assert!(alive(&mut world, &p, &after));
 }
 
 /// A RESUME of a lease that still lived gave the same control keys again and began both counters
