@@ -289,6 +289,23 @@ fn rebind_accepts_both_addresses_for_three_seconds() {
     assert_eq!(world.send(p.address, &to_peer)[0].to, peer.address);
 }
 
+/// Each repetition, as when REBOUND was lost, gave the former address three more seconds.
+#[test]
+fn regression_a_repeated_rebind_keeps_the_former_address_no_longer() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let lease = world.join(&mut p);
+    let former = p.address;
+    p.address = address("192.0.2.1:2002");
+    assert_eq!(world.rebind(&p, &lease, 1), Some(p.address));
+    world.advance(2_900);
+    assert_eq!(world.rebind(&p, &lease, 3), Some(p.address), "it is there already");
+    world.advance(200);
+    let probe = p.frame(&lease, Destination::One(p.member), b"probe");
+    assert!(is_hint(&world.send(former, &probe)[0]));
+    assert!(alive(&mut world, &p, &lease));
+}
+
 #[test]
 fn control_messages_must_be_fresh_sealed_and_answered_from_there() {
     let mut world = World::new(8);
