@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Player, RELAY, World, address, is_hint, open_bound, open_control, public};
+use common::{Player, RELAY, World, address, identity, is_hint, open_bound, open_control, public};
 use lanrage_proto::api::Revocation;
 use lanrage_proto::frame::bind::Refusal;
 use lanrage_proto::frame::control::Message;
@@ -12,7 +12,8 @@ use lanrage_proto::frame::resume::Resume;
 use lanrage_proto::frame::{Cookie, Nonce};
 use lanrage_proto::ids::{Destination, Generation, PoolId, RelayId};
 use lanrage_proto::signed::TicketBody;
-use lanrage_relay_core::{DropReason, End, Outcome};
+use lanrage_relay_core::{Binder, DropReason, End, Outcome};
+use lanrage_relay_table::Capacity;
 
 fn player() -> Player {
     Player::new(1, 1, address("192.0.2.1:1001"))
@@ -31,6 +32,16 @@ fn versions_without_one_in_common_are_told_so() {
     let out = world.send(address("192.0.2.1:1"), &hello.encode());
     assert_eq!(out.len(), 1);
     assert_eq!(world.outcome, Some(Outcome::Unsupported));
+}
+
+#[test]
+fn without_a_certificate_nobody_is_challenged() {
+    let mut world = World::new(4);
+    let (writer, _) = lanrage_relay_table::new(Capacity::for_leases(4)).unwrap();
+    world.binder = Binder::new(identity(), writer, [0; 32], world.now);
+    let hello = Hello { version_min: 1, version_max: 1, nonce: Nonce([1; 16]) };
+    assert!(world.send(address("192.0.2.1:1"), &hello.encode()).is_empty());
+    assert_eq!(world.outcome, Some(Outcome::NoCertificate));
 }
 
 #[test]

@@ -8,8 +8,8 @@ use lanrage_proto::Tag;
 use lanrage_proto::frame::data::{Delivered, Sent};
 use lanrage_proto::frame::hint::{Hint, HintKind};
 use lanrage_proto::ids::{Destination, Member, RelayId};
-use lanrage_relay_core::DropReason;
 use lanrage_relay_core::shard::{BACKLOG_LEN, COPIES_PER_PASS};
+use lanrage_relay_core::{Class, DropReason, Verdict};
 
 fn one(member: u8) -> Destination {
     Destination::One(Member::new(member).unwrap())
@@ -150,6 +150,7 @@ fn a_large_party_is_served_in_passes() {
     to.dedup();
     assert_eq!(to.len(), 249);
     assert_eq!(world.shard.counters().copies, 249, "each once");
+    assert_eq!(world.shard.counters().deferred, 1);
 
     // More than may wait: the rest is dropped whole, and counted.
     let frames = BACKLOG_LEN as u64 + 40;
@@ -204,6 +205,40 @@ fn the_rate_cuts_a_train_and_counts_the_rest() {
     assert_eq!(delivered as u64 + dropped, sent);
     world.now.ms += 1_000;
     assert_eq!(world.send_train(a.address, &train, frame.len()).len(), 40);
+}
+
+/// A session may send four times what a lease may.
+#[test]
+fn the_rate_of_a_session_holds_for_all_its_leases() {
+    let mut world = World::new(16);
+    let mut players: Vec<_> =
+        (1..=6).map(|at| Player::new(1, at, address(&format!("192.0.2.{at}:7")))).collect();
+    let leases: Vec<_> = players.iter_mut().map(|player| world.join(player)).collect();
+    let mut delivered = 0;
+    for (player, lease) in players.iter().zip(&leases) {
+        let frame = player.frame(lease, Destination::One(player.member), &[0; 100]);
+        let train = vec![frame.as_slice(); 50].concat();
+        for _ in 0..240 {
+            delivered += world.send_train(player.address, &train, frame.len()).len();
+        }
+    }
+    let burst = 4 * 50_000 / 4;
+    assert!((burst - 10..burst + 50).contains(&delivered), "{delivered} of {burst}");
+    let dropped = |reason| world.shard.counters().dropped_for(reason);
+    assert_eq!(dropped(DropReason::RateLease), 0);
+    assert_eq!(delivered as u64 + dropped(DropReason::RateSession), 6 * 50 * 240);
+}
+
+#[test]
+fn a_full_binder_queue_is_a_counted_drop() {
+    let mut world = World::new(16);
+    let mut hello = vec![0xf0; 256];
+    let verdict = world.shard.handle_run(&mut hello, 256, address("192.0.2.1:1"));
+    assert_eq!(verdict, Verdict::ToBinder(Class::Newcomer));
+    world.shard.refused();
+    let counters = world.shard.counters();
+    assert_eq!((counters.received, counters.to_control, counters.skew()), (1, 0, 0));
+    assert_eq!(counters.dropped_for(DropReason::ControlQueue), 1);
 }
 
 #[test]
