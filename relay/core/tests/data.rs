@@ -167,6 +167,44 @@ fn a_large_party_is_served_in_passes() {
     assert_eq!(dropped, 40);
 }
 
+/// Copies are charged when they are made, so a lease could have as many broadcasts admitted as can
+/// wait: 64 thousand copies where its rate allows 2,500 at once, a thousand passes during which the
+/// broadcasts of all others were dropped.
+#[test]
+fn regression_broadcasts_that_wait_are_held_to_their_senders_rate() {
+    let mut world = World::new(512);
+    let mut players: Vec<_> =
+        (1..=250).map(|at| Player::new(1, at, address(&format!("192.0.{at}.1:7")))).collect();
+    let leases: Vec<_> = players
+        .iter_mut()
+        .map(|player| {
+            world.advance(10);
+            world.join(player)
+        })
+        .collect();
+    let frame = players[0].frame(&leases[0], Destination::Everyone, b"all of you");
+    let mut copies = 0;
+    for _ in 0..BACKLOG_LEN {
+        let mut frame = frame.clone();
+        let len = frame.len();
+        if world.shard.handle_run(&mut frame, len, players[0].address) == Verdict::Copy {
+            copies += world.shard.targets().len();
+        }
+    }
+    let mut passes = 0;
+    while world.shard.is_backlogged() {
+        world.shard.begin_pass(world.now.ms);
+        copies += std::iter::from_fn(|| world.shard.poll_copy().map(|_| ())).count();
+        passes += 1;
+    }
+    assert!((2_500..2_500 + 250).contains(&copies), "{copies} copies");
+    assert!(passes <= 45, "{passes} passes");
+    let counters = world.shard.counters();
+    assert_eq!(counters.copies, copies as u64);
+    assert_eq!(counters.broadcasts_cut, BACKLOG_LEN as u64 - counters.copies.div_ceil(249));
+    assert_eq!(counters.skew(), 0);
+}
+
 #[test]
 fn a_train_goes_out_in_runs() {
     let mut world = World::new(16);

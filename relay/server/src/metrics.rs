@@ -13,7 +13,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use crate::published::{BinderView, Published, ShardView};
 
 /// The counters: name, help.
-const COUNTERS: [(&str, &str); 23] = [
+const COUNTERS: [(&str, &str); 24] = [
     ("packets_received_total", "Datagrams received; a train counts each of its segments."),
     ("bytes_received_total", "Payload bytes received."),
     (
@@ -25,6 +25,10 @@ const COUNTERS: [(&str, &str); 23] = [
     ("packets_dropped_total", "Datagrams forwarded nowhere, by reason and by whose doing it is."),
     ("broadcast_copies_total", "Copies of broadcasts planned."),
     ("broadcasts_deferred_total", "Broadcasts that took more than one pass."),
+    (
+        "broadcasts_cut_total",
+        "Broadcasts that waited and went to nobody, for their sender's copies were used up.",
+    ),
     (
         "broadcast_copies_torn_total",
         "Copies not made because the member's lease was being changed on every look.",
@@ -129,6 +133,7 @@ fn shard_metrics(shards: &[std::sync::Arc<ShardView>]) {
     drops("malformed_address", Fault::Kernel).absolute(kernel(|k| k.rx_malformed.get()));
     counter!("lanrage_relay_broadcast_copies_total").absolute(core(|c| c.copies));
     counter!("lanrage_relay_broadcasts_deferred_total").absolute(core(|c| c.deferred));
+    counter!("lanrage_relay_broadcasts_cut_total").absolute(core(|c| c.broadcasts_cut));
     counter!("lanrage_relay_broadcast_copies_torn_total").absolute(core(|c| c.copies_torn));
     counter!("lanrage_relay_hints_total").absolute(core(|c| c.hints));
     counter!("lanrage_relay_packets_sent_total").absolute(kernel(|k| k.tx_datagrams.get()));

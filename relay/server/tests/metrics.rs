@@ -284,8 +284,8 @@ fn exhaust(relay: &Relay, clients: &[Client], leases: &[Lease]) {
             (0..frames).for_each(|_| assert!(client.socket.send(&frame).is_ok()));
         }
     };
-    burst_until(relay, || shout(1, 60), |page| page.dropped("rate_lease") > 0.0);
-    burst_until(relay, || shout(10, 25), |page| page.dropped("rate_session") > 0.0);
+    burst_until(relay, || shout(1, 250), |page| page.dropped("rate_lease") > 0.0);
+    burst_until(relay, || shout(10, 100), |page| page.dropped("rate_session") > 0.0);
 
     let newcomer = Client::new(relay.ipv4(), 1);
     let challenge = newcomer.challenge();
