@@ -534,6 +534,7 @@ fn a_flood_of_hellos_starves_neither_binds_nor_control() {
         })
         .sum();
     assert!(answered < 2_100, "{answered}");
+    assert_eq!(world.binder.counters().outcome(Outcome::Budget), 10_000 - answered as u64);
     assert_eq!(world.send(p.address, &bind).len(), 1);
     assert_eq!(world.outcome, Some(Outcome::Renewed));
     assert!(alive(&mut world, &p, &lease));
