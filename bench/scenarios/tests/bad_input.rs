@@ -129,7 +129,7 @@ fn a_control_service_that_is_gone_is_6_and_the_party_plays_on() {
     plays(&lab);
 
     lab.control.kill().unwrap();
-    let gone = format!("cannot reach control at {address}");
+    let gone = format!("cannot reach control at {}", lab.control.public());
     refused(&lab.players[2], &invite, exit::CONTROL, &gone, UNREACHABLE_PATIENCE);
     plays(&lab);
     let answer = lab.players[0].run(&["party", "invite"]).unwrap();
