@@ -68,6 +68,11 @@ impl Plan {
         let players = kinds.iter().cycle().take(count).map(|kind| PlayerPlan::behind(*kind));
         Self { players: players.collect(), ..Self::default() }
     }
+
+    /// Players behind NATs of one kind, on perfect lines.
+    pub fn behind(nat: NatKind, count: usize) -> Self {
+        Self { players: vec![PlayerPlan::behind(nat); count], ..Self::default() }
+    }
 }
 
 /// Control, relays and players, each the real program on a real host.

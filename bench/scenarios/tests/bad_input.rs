@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lanrage_lab::{LinkSpec, NatKind, Traffic};
 use lanrage_proto::party::{Invite, InviteKey, ServerAddress};
-use lanrage_scenarios::{Control, Deployment, Plan, Player, PlayerPlan, exit};
+use lanrage_scenarios::{Control, Deployment, Plan, Player, exit};
 use zeroize::Zeroizing;
 
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -15,8 +15,7 @@ const UNREACHABLE_PATIENCE: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn start(players: usize) -> Deployment {
-    let player = PlayerPlan::behind(NatKind::PortRestrictedCone);
-    Deployment::start(&Plan { players: vec![player; players], ..Plan::default() }).unwrap()
+    Deployment::start(&Plan::behind(NatKind::PortRestrictedCone, players)).unwrap()
 }
 
 fn create(lab: &mut Deployment) {
