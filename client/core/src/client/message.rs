@@ -36,7 +36,7 @@ impl Client {
                 self.send_message(member, &Message::EchoReply { id }, Way::Chosen, now)
             }
             Message::EchoReply { id } => {
-                if !peer.echoes.handle_reply(id, now) {
+                if !peer.size.handle_reply(id) && !peer.echoes.handle_reply(id, now) {
                     self.pings.handle_reply(id, (member, relay), now, &mut self.outbox);
                 }
                 Ok(())

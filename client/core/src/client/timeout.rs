@@ -104,12 +104,16 @@ impl Client {
         }
         let way = if peer.echoes.is_first() { Way::Everywhere } else { Way::Chosen };
         let id = self.pings.next_id();
+        let is_long_due = peer.echoes.is_heard() && peer.size.handle_echo();
         peer.echoes.sent(id, now);
         if peer.echoes.is_silent() {
             peer.handshake.provoke(now);
         }
         if let Err(reason) = self.send_message(member, &Message::Echo { id }, way, now) {
             self.outbox.drop(reason);
+        }
+        if is_long_due {
+            self.send_long_echo(member, now);
         }
     }
 

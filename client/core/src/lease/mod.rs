@@ -137,15 +137,23 @@ impl Lease {
         if self.bound.as_ref().is_some_and(|bound| bound.is_over(now)) {
             self.bound = None;
         }
-        let was_dead = self.state() == Some(LeaseState::Dead);
+        let before = self.state();
         if let Some(bound) = &mut self.bound {
             bound.handle_timeout(around);
         }
-        if !was_dead && self.state() == Some(LeaseState::Dead) {
-            self.recover(now);
+        match (before, self.state()) {
+            (Some(LeaseState::Alive | LeaseState::Suspect), Some(LeaseState::Dead)) => {
+                self.recover(now);
+            }
+            (Some(LeaseState::Alive), Some(LeaseState::Suspect)) => {
+                if let Some(bound) = &mut self.bound {
+                    bound.rebind(now);
+                }
+            }
+            _ => {}
         }
         if let Some(bound) = &mut self.bound {
-            bound.send_due(around);
+            bound.send_due(self.certificate.addresses(), around);
         }
         if self.retry_at.is_some_and(|at| now >= at) {
             self.retry_at = None;

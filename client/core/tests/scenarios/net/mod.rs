@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use lanrage_client_core::{Client, Config, DropReason, Event};
+use lanrage_proto::frame::DATAGRAM_LEN_MAX;
 use lanrage_proto::{Epoch, PartySecret, RelayId};
 use lanrage_relay_core::binder::Now;
 use rand_chacha::ChaCha8Rng;
@@ -35,6 +36,8 @@ pub(crate) struct Link {
     /// Only this member's; everybody's when 0.
     pub(crate) loss_of: u8,
     pub(crate) copies_permille: u32,
+    /// Longer ones vanish.
+    pub(crate) datagram_len_max: usize,
 }
 
 impl Link {
@@ -44,6 +47,7 @@ impl Link {
         loss_permille: 0,
         loss_of: 0,
         copies_permille: 0,
+        datagram_len_max: DATAGRAM_LEN_MAX,
     };
 }
 
@@ -321,7 +325,7 @@ impl Net {
         let node = self.nodes.get_mut(&number).unwrap();
         let mut sent = Vec::new();
         while let Some(transmit) = node.client.poll_transmit() {
-            assert!(transmit.payload.len() <= lanrage_proto::frame::DATAGRAM_LEN_MAX);
+            assert!(transmit.payload.len() <= DATAGRAM_LEN_MAX);
             sent.push((transmit.to, transmit.payload));
         }
         while let Some(packet) = node.client.poll_nic() {
@@ -343,7 +347,8 @@ impl Net {
         let lossy = self.nodes.get(&self.link.loss_of).map(|node| node.address);
         let loses = lossy.is_none_or(|address| address == from || address == to);
         let lost = self.rng.next_u32() % 1000 < self.link.loss_permille;
-        if self.is_cut(from, to) || loses && lost {
+        let too_long = bytes.len() > self.link.datagram_len_max;
+        if self.is_cut(from, to) || loses && lost || too_long {
             return;
         }
         let copies = 1 + u32::from(self.rng.next_u32() % 1000 < self.link.copies_permille);
