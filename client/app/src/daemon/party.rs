@@ -269,8 +269,12 @@ impl Daemon {
             self.forget(*session);
             return;
         }
-        for record in self.parties.values_mut() {
-            record.apply(&change);
+        for (session, record) in &mut self.parties {
+            if self.device.active == Some(*session) {
+                record.apply(&change);
+            } else {
+                record.apply_while_down(&change);
+            }
         }
         self.unsaved = true;
         let Some(active) = &mut self.active else { return };
