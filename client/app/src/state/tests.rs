@@ -160,7 +160,7 @@ fn a_party_that_is_down_keeps_the_entries_it_can_check() {
         session: record.session(),
         member: known.member,
         generation: known.generation,
-        name: known.name.clone(),
+        name: known.name,
         device: DeviceKey(device.verifying_key().to_bytes()),
         tunnel: TunnelKey([5; 32]),
     };
