@@ -91,6 +91,11 @@ byte_string! {
     PartySecret, 32, redacted
 }
 byte_string! {
+    /// What a kick record says of its epoch's secret; the secret cannot be had from it, and no two
+    /// secrets have the same. Made by [`crate::party::commitment`].
+    Commitment, 32, prefix
+}
+byte_string! {
     /// A bearer token of control's API.
     Token, 32, redacted
 }

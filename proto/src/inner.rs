@@ -67,7 +67,7 @@ pub enum Message<'a> {
     NewEpoch {
         /// Control's word for it.
         record: Box<KickRecord>,
-        /// The secret of `record.epoch`.
+        /// The secret of `record.epoch`, if the record's commitment is to it.
         secret: PartySecret,
     },
     /// Type 6.

@@ -216,7 +216,7 @@ impl From<KickError> for Failure {
         let kind = match error {
             KickError::NoSuchMember(_) => FailureKind::NotFound,
             KickError::NotAllowed => FailureKind::Forbidden,
-            KickError::Behind => FailureKind::Conflict,
+            KickError::TooMany => FailureKind::Conflict,
         };
         Self::new(kind, error)
     }

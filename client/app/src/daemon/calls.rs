@@ -3,9 +3,8 @@ use std::time::{Duration, Instant};
 
 use lanrage_client_core::{PingError, PingId};
 use lanrage_control_client::{Endpoint, Error as ControlError, Method};
-use lanrage_proto::api::{ErrorCode, Kicked, Promote, Role, path};
+use lanrage_proto::api::{ErrorCode, Promote, Role, path};
 use lanrage_proto::party::{Invite, ServerAddress, valid_name};
-use lanrage_proto::signed::KickRecord;
 use lanrage_proto::{Member, RelayId, SessionId};
 use serde::{Deserialize, Serialize};
 
@@ -189,38 +188,6 @@ impl Daemon {
         });
     }
 
-    fn kick(&mut self, call: Call, member: &str, now: Instant) {
-        let member = self.find_member(member, now);
-        let prepared = member.and_then(|member| {
-            let active = self.active.as_mut().ok_or_else(Failure::no_active_party)?;
-            Ok(active.client.kick(member)?)
-        });
-        let active = self.device.active.ok_or_else(Failure::no_active_party);
-        let control = active.and_then(|session| self.control_of(session));
-        let (body, (session, control)) = match prepared.and_then(|body| Ok((body, control?))) {
-            Ok(found) => found,
-            Err(failure) => return call.answer(Err(failure)),
-        };
-        let kicking = async move {
-            let path = path::of_party(path::KICK, session);
-            control.call_once::<_, Kicked>(Method::POST, &path, &body).await
-        };
-        self.spawn(kicking, move |daemon, kicked| {
-            let result = kicked.map_err(Failure::from).and_then(|kicked| {
-                let bytes = kicked.record.0.as_slice().try_into().ok();
-                let record = bytes.and_then(|bytes| KickRecord::decode(bytes).ok());
-                let message = "control's kick record cannot be read: update LANrage";
-                record.ok_or_else(|| Failure::new(FailureKind::Other, message))
-            });
-            daemon.with_active(|active| match &result {
-                Ok(record) => active.client.handle_kicked(record, Instant::now()),
-                // If only the answer was lost, the party's records have the kick.
-                Err(_) => active.link.want_snapshot(),
-            });
-            call.answer(result.map(|_| Reply::Done {}));
-        });
-    }
-
     fn set_role(&mut self, call: Call, member: &str, role: Role, now: Instant) {
         let found = self.find_member(member, now).and_then(|member| {
             let session = self.device.active.ok_or_else(Failure::no_active_party)?;
@@ -284,7 +251,7 @@ impl Daemon {
         call.answer(Ok(Reply::Pong { member, name, address, rtt_us, relay }));
     }
 
-    fn control_of(
+    pub(super) fn control_of(
         &mut self,
         session: SessionId,
     ) -> Result<(SessionId, crate::session::Control), Failure> {
@@ -312,7 +279,7 @@ impl Daemon {
     }
 
     /// By name, number or address.
-    fn find_member(&self, text: &str, now: Instant) -> Result<Member, Failure> {
+    pub(super) fn find_member(&self, text: &str, now: Instant) -> Result<Member, Failure> {
         let active = self.active.as_ref().ok_or_else(Failure::no_active_party)?;
         let number = text.parse().ok();
         let address: Option<IpAddr> = text.parse().ok();

@@ -5,6 +5,7 @@
 mod active;
 mod calls;
 mod enter;
+mod kick;
 mod party;
 mod status;
 
@@ -204,6 +205,7 @@ impl Daemon {
             self.save_active();
         }
         self.retry_early_pings(now);
+        self.give_up_kicks(now);
         let Some(active) = &mut self.active else { return };
         active.refresh_online(now);
         if let Some(metrics) = &self.metrics {

@@ -115,6 +115,7 @@ impl Daemon {
             map,
             pings: std::collections::BTreeMap::new(),
             early_pings: Vec::new(),
+            refused_kicks: Vec::new(),
         });
         self.publish_entry();
         self.with_active(|active| active.refresh_online(now));
@@ -131,7 +132,9 @@ impl Daemon {
         active.client.release();
         active.send();
         let pings = active.pings.into_values();
-        for call in pings.chain(active.early_pings.into_iter().map(|(_, _, call)| call)) {
+        let early_pings = active.early_pings.into_iter().map(|(_, _, call)| call);
+        let kicks = active.refused_kicks.into_iter().map(|kick| kick.call);
+        for call in pings.chain(early_pings).chain(kicks) {
             call.answer(Err(Failure::no_active_party()));
         }
         tracing::info!(nic = active.nic.name(), "the party is down");
@@ -266,8 +269,12 @@ impl Daemon {
             self.forget(*session);
             return;
         }
-        for record in self.parties.values_mut() {
-            record.apply(&change);
+        for (session, record) in &mut self.parties {
+            if self.device.active == Some(*session) {
+                record.apply(&change);
+            } else {
+                record.apply_while_down(&change);
+            }
         }
         self.unsaved = true;
         let Some(active) = &mut self.active else { return };
@@ -277,16 +284,8 @@ impl Daemon {
                 record.into_iter().for_each(|record| self.writer.save_party(record));
                 return;
             }
-            // The answer to a kick may have been lost; the party's records have it.
-            let next = active.client.epoch().next();
-            let own = |kick: &&_| {
-                let kick: &lanrage_proto::signed::KickRecord = kick;
-                kick.kicker == party.you && kick.epoch == next
-            };
-            if let Some(kick) = party.kicks.iter().find(own) {
-                active.client.handle_kicked(kick, now);
-            }
             active.client.handle_party(party, now);
+            self.retry_kicks();
         } else {
             active.client.handle_change(&change, now);
         }
@@ -331,8 +330,10 @@ impl Daemon {
             device: self.device.public_key(),
             tunnel: record.tunnel_key(),
         };
-        let current =
-            |entry: &lanrage_proto::party::Entry| entry.body == body && entry.epoch == epoch;
+        // A kicker may have left a worthless MAC.
+        let current = |entry: &lanrage_proto::party::Entry| {
+            entry.body == body && entry.epoch == epoch && entry.is_genuine(secret)
+        };
         if !own.entry.as_ref().is_some_and(current) {
             active.link.publish(body.sign(&self.device.signing_key(), secret, epoch));
         }
@@ -345,7 +346,11 @@ impl Daemon {
     pub(super) fn save_active(&mut self) {
         let session = self.device.active;
         if let Some(record) = session.and_then(|session| self.parties.get(&session)) {
-            self.writer.save_party(record);
+            let mut kept = record.clone();
+            if let Some(active) = &self.active {
+                active.client.vouch(&mut kept.party.members);
+            }
+            self.writer.save_party(&kept);
         }
     }
 }

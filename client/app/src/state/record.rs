@@ -177,6 +177,25 @@ impl PartyRecord {
         }
     }
 
+    /// Applies a change while the party is not up. An entry that our newest secret vouches for stays
+    /// when control lists it unchanged under another epoch: its key may be all that tells whose a
+    /// copy of a newer secret is (protocol §7.3).
+    pub fn apply_while_down(&mut self, change: &Change) {
+        let before = self.party.members.clone();
+        self.apply(change);
+        let Some((epoch, secret)) = self.secrets.iter().max_by_key(|(epoch, _)| *epoch) else {
+            return;
+        };
+        for listed in self.party.members.iter_mut().filter_map(|record| record.entry.as_mut()) {
+            let kept = before.iter().filter_map(|record| record.entry.as_ref()).find(|entry| {
+                entry.body == listed.body && entry.epoch == *epoch && entry.is_genuine(secret)
+            });
+            if let Some(kept) = kept {
+                listed.clone_from(kept);
+            }
+        }
+    }
+
     /// The device's private key for this party.
     pub fn tunnel_private(&self) -> StaticSecret {
         StaticSecret::from(*self.tunnel.0)

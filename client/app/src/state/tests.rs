@@ -144,6 +144,43 @@ fn party() -> PartyRecord {
     }
 }
 
+/// A party that is not up hears of an epoch whose secret its copies may not give: whom it knew, it
+/// still knows by the secret it has.
+#[test]
+fn a_party_that_is_down_keeps_the_entries_it_can_check() {
+    use ed25519_dalek::SigningKey;
+    use lanrage_proto::api::Change;
+    use lanrage_proto::party::EntryBody;
+    use lanrage_proto::{DeviceKey, Epoch, PartySecret, TunnelKey};
+
+    let mut record = party();
+    let known = record.party.members[0].clone();
+    let device = SigningKey::from_bytes(&[4; 32]);
+    let body = EntryBody {
+        session: record.session(),
+        member: known.member,
+        generation: known.generation,
+        name: known.name,
+        device: DeviceKey(device.verifying_key().to_bytes()),
+        tunnel: TunnelKey([5; 32]),
+    };
+    let [ours, theirs] = [1, 9].map(|secret| PartySecret([secret; 32]));
+    record.secrets = vec![(Epoch(1), ours)];
+    let genuine = body.clone().sign(&device, &ours, Epoch(1));
+    record.party.members[0].entry = Some(genuine.clone());
+    let mut listed = record.party.clone();
+    listed.epoch = Epoch(2);
+    listed.members[0].entry = Some(body.clone().sign(&device, &theirs, Epoch(2)));
+    record.apply_while_down(&Change::Party { party: listed.clone() });
+    assert_eq!(record.party.epoch, Epoch(2));
+    assert_eq!(record.party.members[0].entry, Some(genuine));
+
+    let other_key = EntryBody { tunnel: TunnelKey([6; 32]), ..body };
+    listed.members[0].entry = Some(other_key.sign(&device, &theirs, Epoch(2)));
+    record.apply_while_down(&Change::Party { party: listed.clone() });
+    assert_eq!(record.party, listed, "another key is another device");
+}
+
 #[test]
 fn memberships_come_back_as_they_were_until_removed() {
     let dir = tempfile::tempdir().unwrap();

@@ -128,6 +128,7 @@ impl Client {
             let leases = self.announcement.leases.clone();
             self.send_notice(member, &Message::Leases { sequence, leases }, now);
         }
+        let epoch_due = epoch_due && self.membership.may_be_told(member);
         if let (true, Some(news)) = (epoch_due, &self.epoch_news) {
             let record = Box::new(news.record);
             let message = Message::NewEpoch { record, secret: news.secret };

@@ -22,7 +22,7 @@ pub(crate) mod tunnel;
 
 use control::{Control, UNIX_TIME, member, private};
 use relay::Relay;
-use tunnel::{Checksums, Clock};
+use tunnel::{Checksums, Clock, Lie};
 
 pub(crate) const SECRET: PartySecret = PartySecret([42; 32]);
 
@@ -92,6 +92,8 @@ pub(crate) struct Net {
     frozen: BTreeMap<u16, Vec<Flight>>,
     pub(crate) is_tapped: bool,
     set_back: Duration,
+    /// Members that start from now on are liars.
+    pub(crate) lie: Option<Lie>,
     flights: BinaryHeap<Reverse<Flight>>,
     order: u64,
     rng: ChaCha8Rng,
@@ -120,6 +122,7 @@ impl Net {
             frozen: BTreeMap::new(),
             is_tapped: false,
             set_back: Duration::ZERO,
+            lie: None,
             flights: BinaryHeap::new(),
             order: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -164,7 +167,7 @@ impl Net {
     }
 
     pub(crate) fn turn_on_with(&mut self, number: u8, config: Config) {
-        let factory = Box::new(Checksums::new(self.clock.clone(), self.set_back));
+        let factory = Box::new(Checksums::new(self.clock.clone(), self.set_back, self.lie.clone()));
         let client = Client::new(config, factory, self.now).unwrap();
         let address = SocketAddr::from((Ipv4Addr::new(203, 0, 113, number), 40_000));
         let node = Node {
