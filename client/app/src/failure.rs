@@ -162,10 +162,10 @@ impl From<ControlError> for Failure {
         let kind = match &error {
             ControlError::Unreachable { .. }
             | ControlError::Tls { .. }
-            | ControlError::Broken(_)
-            | ControlError::TimedOut => FailureKind::Unreachable,
+            | ControlError::Broken { .. }
+            | ControlError::TimedOut { .. } => FailureKind::Unreachable,
             ControlError::OtherRoot { .. } => FailureKind::OtherRoot,
-            ControlError::BadAnswer(_) => FailureKind::Other,
+            ControlError::BadAnswer { .. } => FailureKind::Other,
             ControlError::Api(error) => match error.code {
                 ErrorCode::InviteUnknown => FailureKind::InviteUnknown,
                 ErrorCode::InviteExpired => FailureKind::InviteExpired,
@@ -295,7 +295,8 @@ mod tests {
             let failure = Failure::from(ControlError::Api(error));
             assert_eq!((failure.kind.exit_code(), &*failure.message), (exit_code, "what to do"));
         }
-        assert_eq!(Failure::from(ControlError::TimedOut).kind.exit_code(), 6);
+        let silent = ControlError::TimedOut { endpoint: "a:1".to_owned() };
+        assert_eq!(Failure::from(silent).kind.exit_code(), 6);
         let other = ControlError::OtherRoot { endpoint: "a:1".to_owned() };
         assert_eq!(Failure::from(other).kind, FailureKind::OtherRoot);
     }

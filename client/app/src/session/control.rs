@@ -42,7 +42,7 @@ impl Control {
     }
 
     /// Which service.
-    pub const fn endpoint(&self) -> &Endpoint {
+    pub fn endpoint(&self) -> &Endpoint {
         self.connections.client().endpoint()
     }
 
