@@ -10,8 +10,8 @@ use lanrage_proto::map::BadMap;
 use lanrage_proto::party::{BadInvite, BadServerAddress};
 use serde::{Deserialize, Serialize};
 
-use crate::nic::{NicError, Overlap};
-use crate::state::StateError;
+use crate::nic::{Network, NicError, Overlap};
+use crate::state::{Server, StateError};
 
 /// A command's failure, as the daemon answers it and the command line prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -116,11 +116,12 @@ impl Failure {
         Self { kind, message: message.to_string() }
     }
 
-    /// The party's network at `subnet` cannot be used here.
-    pub fn overlap(subnet: std::net::Ipv4Addr, overlap: &Overlap) -> Self {
+    /// The party's network cannot be used here.
+    pub fn overlap(party: Network, overlap: &Overlap) -> Self {
+        let anew = if party.address.is_ipv4() { " with another --subnet" } else { "" };
         let message = format!(
-            "the party's network {subnet}/24 overlaps {overlap}: remove that route or address, or \
-             have the party made anew with another --subnet"
+            "the party's network {party} overlaps {overlap}: remove that route or address, or have \
+             the party made anew{anew}"
         );
         Self::new(FailureKind::Overlap, message)
     }

@@ -14,7 +14,7 @@ use super::status::lease_state;
 use crate::failure::{Failure, FailureKind};
 use crate::local::protocol::{ControlStatus, Entered, Reply};
 use crate::local::server::Call;
-use crate::nic::{Nic, route_overlap};
+use crate::nic::{Lan, Network, Nic, detour, route_overlaps};
 use crate::session::{ControlEvent, ControlLink, random_bytes};
 use crate::state::PartyRecord;
 use crate::underlay::Underlay;
@@ -347,6 +347,30 @@ impl Daemon {
         if let Some(record) = session.and_then(|session| self.parties.get(&session)) {
             self.writer.save_party(record);
         }
+    }
+}
+
+/// Makes the NIC, if the party's networks are free on this host and lead to it.
+async fn bring_up(name: String, lan: Lan) -> Result<Nic, Failure> {
+    let other = |error: io::Error| {
+        Failure::new(FailureKind::Other, format!("cannot ask the kernel for its routes: {error}"))
+    };
+    for network in Network::of_party(&lan.networks) {
+        let overlaps = route_overlaps(network, &name).await.map_err(other)?;
+        if let Some(conflict) = overlaps.conflict {
+            return Err(Failure::overlap(network, &conflict));
+        }
+        if let Some(wider) = overlaps.wider {
+            tracing::info!(%network, route = %wider, "the party's network is taken out of a route");
+        }
+    }
+    let nic = Nic::up(&name, lan).await?;
+    let network = Network::of_subnet(lan.networks.subnet);
+    let other_member = Member::all().find(|member| *member != lan.me);
+    let address = other_member.map(|member| lan.networks.ipv4(member));
+    match detour(address.expect("there are 250"), nic.index()).await.map_err(other)? {
+        Some(detour) => Err(Failure::overlap(network, &detour)),
+        None => Ok(nic),
     }
 }
 
