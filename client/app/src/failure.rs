@@ -63,6 +63,8 @@ pub enum FailureKind {
     PartyFull,
     /// No such party or member.
     NotFound,
+    /// Control does not list this device in the party.
+    Unlisted,
     /// The member's role does not allow it.
     Forbidden,
     /// Something else happened first, or is under way.
@@ -100,7 +102,11 @@ impl FailureKind {
             Self::Unreachable | Self::OtherRoot => 6,
             Self::Overlap => 7,
             Self::StateCorrupt | Self::StateNewer | Self::StateInUse => 8,
-            Self::PartyFull | Self::NotFound | Self::Forbidden | Self::Conflict => 9,
+            Self::PartyFull
+            | Self::NotFound
+            | Self::Unlisted
+            | Self::Forbidden
+            | Self::Conflict => 9,
         }
     }
 
@@ -124,6 +130,17 @@ impl Failure {
              the party made anew{anew}"
         );
         Self::new(FailureKind::Overlap, message)
+    }
+
+    /// Control at `server` does not list this device in the party `name`.
+    pub fn unlisted(name: &str, server: &Server) -> Self {
+        let message = format!(
+            "control at {server} does not list this device in the party {name}: it may have been \
+             restored from an older backup, or the device was put out while off line. Ask the \
+             server's operator or the party's owner. The party is kept, and comes up by itself when \
+             it is listed again; `lanrage party leave` forgets it"
+        );
+        Self::new(FailureKind::Unlisted, message)
     }
 
     /// Nothing is active that the command could be about.
@@ -266,6 +283,7 @@ mod tests {
             "state_in_use",
             "party_full",
             "not_found",
+            "unlisted",
             "forbidden",
             "conflict",
         ];

@@ -168,7 +168,11 @@ fn of_parties(parties: &[PartySummary]) -> String {
             party.session.to_string(),
             party.ipv4.to_string(),
             party.member_name.clone(),
-            party.server.clone(),
+            if party.listed {
+                party.server.clone()
+            } else {
+                format!("{} (does not list this device)", party.server)
+            },
         ]
     };
     if parties.is_empty() {

@@ -134,6 +134,7 @@ impl Daemon {
         }
         self.writer.save_party(&record);
         self.writer.settle()?;
+        self.unlisted.remove(&session);
         self.parties.insert(session, record.clone());
         Ok(record)
     }
@@ -173,7 +174,8 @@ impl Daemon {
     }
 
     fn invite(&mut self, call: Call, lifetime_s: u64, uses: u16) {
-        let active = self.device.active.ok_or_else(Failure::no_active_party);
+        let active = self.device.active.filter(|session| !self.unlisted.contains(session));
+        let active = active.ok_or_else(|| self.not_up());
         let (session, control) = match active.and_then(|session| self.control_of(session)) {
             Ok(found) => found,
             Err(failure) => return call.answer(Err(failure)),
@@ -249,7 +251,7 @@ impl Daemon {
     /// A member just announced is listed before its own signed entry arrives: its ping waits.
     fn ping_until(&mut self, member: Member, deadline: Instant, call: Call, now: Instant) {
         let Some(active) = &mut self.active else {
-            return call.answer(Err(Failure::no_active_party()));
+            return call.answer(Err(self.not_up()));
         };
         match active.client.ping(member, now) {
             Ok(id) => drop(active.pings.insert(id, call)),

@@ -25,7 +25,7 @@ use crate::local::protocol::Reply;
 use crate::local::server::{Call, LocalServer};
 use crate::metrics::Metrics;
 use crate::nic::watch_underlay;
-use crate::session::Control;
+use crate::session::{Control, ControlEvent};
 use crate::state::{Device, PartyRecord, Server, StateDir, StateWriter};
 pub(crate) use active::Active;
 use active::Ready;
@@ -66,6 +66,8 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         parties,
         controls: BTreeMap::new(),
         active: None,
+        unlisted: BTreeSet::new(),
+        waiting: None,
         problem: None,
         busy: false,
         ending: None,
@@ -100,6 +102,10 @@ struct Daemon {
     parties: BTreeMap<SessionId, PartyRecord>,
     controls: BTreeMap<Server, Control>,
     active: Option<Active>,
+    /// Where control said that this device is no member.
+    unlisted: BTreeSet<SessionId>,
+    /// Only while the active party is one of those.
+    waiting: Option<Waiting>,
     /// Why the active party is not up.
     problem: Option<Failure>,
     /// A change of memberships or of the active party is under way.
@@ -121,6 +127,7 @@ struct Daemon {
 /// Why the loop woke.
 enum Wake {
     Active(Ready),
+    Waiting(ControlEvent),
     Call(Call),
     Continue(Continuation),
     UnderlayChanged,
@@ -135,6 +142,7 @@ impl Daemon {
         while self.ending.is_none() {
             let wake = tokio::select! {
                 ready = active::ready(self.active.as_mut()) => Wake::Active(ready),
+                event = unlisted::news(self.waiting.as_mut()) => Wake::Waiting(event),
                 Some(call) = self.calls.recv() => Wake::Call(call),
                 Some(continuation) = self.continuations.recv() => Wake::Continue(continuation),
                 Ok(()) = self.underlay.changed() => Wake::UnderlayChanged,
@@ -147,6 +155,7 @@ impl Daemon {
                 Wake::Active(Ready::Host) => self.read_host(now),
                 Wake::Active(Ready::Timer) => self.with_active(|a| a.client.handle_timeout(now)),
                 Wake::Active(Ready::Control(event)) => self.handle_control(event, now),
+                Wake::Waiting(event) => self.handle_waiting(event),
                 Wake::Call(call) => self.handle_call(call, now),
                 Wake::Continue(continuation) => continuation(self),
                 Wake::UnderlayChanged => self.with_active(|active| {
@@ -200,6 +209,7 @@ impl Daemon {
 
     fn handle_second(&mut self, now: Instant) {
         self.read_host(now);
+        self.resume_listed();
         if std::mem::take(&mut self.unsaved) {
             self.save_active();
         }
