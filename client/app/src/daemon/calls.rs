@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use lanrage_client_core::{PingError, PingId};
+use lanrage_client_core::{PingError, PingId, RelayName};
 use lanrage_control_client::{Endpoint, Error as ControlError, Method};
 use lanrage_proto::api::{ErrorCode, Kicked, Promote, Role, path};
 use lanrage_proto::party::{Invite, ServerAddress, valid_name};
@@ -40,7 +40,8 @@ impl Daemon {
                 call.answer(Ok(Reply::Parties { parties }));
             }
             Request::Members => {
-                let members = self.member_infos(now).ok_or_else(Failure::no_active_party);
+                let active = self.active.as_ref().ok_or_else(|| self.not_up());
+                let members = active.map(|active| active.client.members(now));
                 call.answer(members.map(|members| Reply::Members { members }));
             }
             Request::Down => self.ending = Some(Some(call)),
@@ -275,14 +276,15 @@ impl Daemon {
         member: Member,
         answer: Option<(Duration, RelayId)>,
     ) {
-        let call = self.active.as_mut().and_then(|active| active.pings.remove(&id));
+        let Some(active) = &mut self.active else { return };
+        let (call, map) = (active.pings.remove(&id), active.map.clone());
         let (Some(call), Some(record)) = (call, self.active_record()) else { return };
         let of_member = |known: &&lanrage_proto::api::MemberRecord| known.member == member;
         let known = record.party.members.iter().find(of_member);
         let name = known.map_or_else(|| member.to_string(), |known| known.name.clone());
         let address = IpAddr::from(record.networks().ipv4(member));
         let rtt_us = answer.map(|(rtt, _)| rtt.as_micros() as u64);
-        let relay = answer.map(|(_, relay)| self.relay_name(relay));
+        let relay = answer.map(|(_, relay)| RelayName::new(relay, &map));
         call.answer(Ok(Reply::Pong { member, name, address, rtt_us, relay }));
     }
 
