@@ -33,7 +33,12 @@ impl Output for Reply {
 
 /// Prints a line.
 pub(super) fn line(text: &str) -> Result<Reader, Failure> {
-    written(writeln!(io::stdout().lock(), "{}", text.trim_end_matches('\n')))
+    written(writeln!(io::stdout().lock(), "{}", printable(text.trim_end_matches('\n'))))
+}
+
+/// Without control characters but line ends: names and messages of others do not steer a terminal.
+pub fn printable(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
 /// Moves to the top of an empty screen (ECMA-48 CUP, ED).
@@ -230,7 +235,13 @@ mod tests {
     }
 
     #[test]
+    fn others_do_not_steer_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb\r\nc\u{9b}1m"), "a\u{fffd}[2Jb\u{fffd}\nc\u{fffd}1m");
+    }
+
+    #[test]
     fn times_have_a_tenth_of_a_millisecond() {
+        let millis = |micros| millis(Duration::from_micros(micros));
         assert_eq!(millis(0), "0.0 ms");
         assert_eq!(millis(1_999), "1.9 ms");
         assert_eq!(millis(120_050), "120.0 ms");

@@ -315,21 +315,29 @@ impl Daemon {
         }
     }
 
-    /// By name, number or address.
+    /// By number or address, or else by a name that only one member has: members choose their names,
+    /// which may look like another's number.
     fn find_member(&self, text: &str, now: Instant) -> Result<Member, Failure> {
-        let active = self.active.as_ref().ok_or_else(Failure::no_active_party)?;
+        let active = self.active.as_ref().ok_or_else(|| self.not_up())?;
+        let members = active.client.members(now);
         let number = text.parse().ok();
         let address: Option<IpAddr> = text.parse().ok();
-        let found = active.client.members(now).into_iter().find(|known| {
-            known.name == text
-                || Some(known.member.number()) == number
+        let by_number = members.iter().find(|known| {
+            Some(known.member.number()) == number
                 || address.is_some_and(|ip| ip == known.ipv4 || ip == known.ipv6)
         });
-        found.map(|known| known.member).ok_or_else(|| {
-            let message =
-                format!("{text} is not in the party: `lanrage party members` shows who is");
-            Failure::new(FailureKind::NotFound, message)
-        })
+        let mut by_name = members.iter().filter(|known| known.name == text);
+        match (by_number, by_name.next(), by_name.next()) {
+            (Some(known), _, _) | (None, Some(known), None) => Ok(known.member),
+            (None, Some(_), Some(_)) => Err(Failure::new(
+                FailureKind::Conflict,
+                format!("several members are called {text}: use the number from `lanrage status`"),
+            )),
+            (None, None, _) => Err(Failure::new(
+                FailureKind::NotFound,
+                format!("{text} is not in the party: `lanrage party members` shows who is"),
+            )),
+        }
     }
 }
 

@@ -6,9 +6,11 @@ mod active;
 mod calls;
 mod enter;
 mod party;
+mod sleep;
 mod status;
+mod unlisted;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +31,8 @@ use crate::session::{Control, ControlEvent};
 use crate::state::{Device, PartyRecord, Server, StateDir, StateWriter};
 pub(crate) use active::Active;
 use active::Ready;
+use sleep::SleepWatch;
+use unlisted::Waiting;
 
 /// What the daemon is started with.
 #[derive(Clone, Debug)]
@@ -77,6 +81,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         resume,
         continuations,
         second,
+        sleep: SleepWatch::new(),
     };
     let listening = tokio::spawn(server.serve(calls));
     tracing::info!(socket = %daemon.options.socket.display(), "ready");
@@ -120,6 +125,7 @@ struct Daemon {
     resume: mpsc::UnboundedSender<Continuation>,
     continuations: mpsc::UnboundedReceiver<Continuation>,
     second: Interval,
+    sleep: SleepWatch,
     // Last: what was asked to be written is written before the directory's lock goes.
     writer: StateWriter,
 }
@@ -214,11 +220,25 @@ impl Daemon {
             self.save_active();
         }
         self.retry_early_pings(now);
-        let Some(active) = &mut self.active else { return };
-        active.refresh_online(now);
-        if let Some(metrics) = &self.metrics {
-            metrics.update(active, now);
+        if let Some(slept) = self.sleep.slept() {
+            self.wake_up(slept, now);
         }
+        self.with_active(|active| active.refresh_online(now));
+        if let Some(metrics) = &mut self.metrics {
+            metrics.update(self.active.as_ref(), now);
+        }
+    }
+
+    /// Leases and connections are lost when a machine has slept, and the ticket may have expired;
+    /// timers have not noticed.
+    fn wake_up(&mut self, slept: Duration, now: Instant) {
+        tracing::info!(seconds = slept.as_secs(), "this machine slept");
+        self.read_clock(now);
+        self.with_active(|active| {
+            active.client.handle_network_change(now);
+            active.link.want_snapshot();
+            active.link.want_ticket();
+        });
     }
 }
 
