@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use lanrage_client_core::{PingError, PingId, RelayName};
+use lanrage_client_core::{MemberStatus, PingError, PingId, RelayName};
 use lanrage_control_client::{Endpoint, Error as ControlError, Method};
 use lanrage_proto::api::{ErrorCode, Kicked, Promote, Role, path};
 use lanrage_proto::party::{Invite, ServerAddress, valid_name};
@@ -168,8 +168,10 @@ impl Daemon {
                 Err(ControlError::Api(error)) if error.code == ErrorCode::NotFound => {}
                 Err(error) => return call.answer(Err(error.into())),
             }
+            if daemon.device.active == Some(session) {
+                daemon.problem = None;
+            }
             daemon.forget(session);
-            daemon.problem = None;
             call.answer(daemon.writer.settle().map(|()| Reply::Done {}).map_err(Failure::from));
         });
     }
@@ -315,29 +317,32 @@ impl Daemon {
         }
     }
 
-    /// By number or address, or else by a name that only one member has: members choose their names,
-    /// which may look like another's number.
     fn find_member(&self, text: &str, now: Instant) -> Result<Member, Failure> {
         let active = self.active.as_ref().ok_or_else(|| self.not_up())?;
-        let members = active.client.members(now);
-        let number = text.parse().ok();
-        let address: Option<IpAddr> = text.parse().ok();
-        let by_number = members.iter().find(|known| {
-            Some(known.member.number()) == number
-                || address.is_some_and(|ip| ip == known.ipv4 || ip == known.ipv6)
-        });
-        let mut by_name = members.iter().filter(|known| known.name == text);
-        match (by_number, by_name.next(), by_name.next()) {
-            (Some(known), _, _) | (None, Some(known), None) => Ok(known.member),
-            (None, Some(_), Some(_)) => Err(Failure::new(
-                FailureKind::Conflict,
-                format!("several members are called {text}: use the number from `lanrage status`"),
-            )),
-            (None, None, _) => Err(Failure::new(
-                FailureKind::NotFound,
-                format!("{text} is not in the party: `lanrage party members` shows who is"),
-            )),
-        }
+        pick_member(&active.client.members(now), text)
+    }
+}
+
+/// By number or address, or else by a name that only one member has: members choose their names,
+/// which may look like another's number.
+fn pick_member(members: &[MemberStatus], text: &str) -> Result<Member, Failure> {
+    let number = text.parse().ok();
+    let address: Option<IpAddr> = text.parse().ok();
+    let by_number = members.iter().find(|known| {
+        Some(known.member.number()) == number
+            || address.is_some_and(|ip| ip == known.ipv4 || ip == known.ipv6)
+    });
+    let mut by_name = members.iter().filter(|known| known.name == text);
+    match (by_number, by_name.next(), by_name.next()) {
+        (Some(known), _, _) | (None, Some(known), None) => Ok(known.member),
+        (None, Some(_), Some(_)) => Err(Failure::new(
+            FailureKind::Conflict,
+            format!("several members are called {text}: use the number from `lanrage status`"),
+        )),
+        (None, None, _) => Err(Failure::new(
+            FailureKind::NotFound,
+            format!("{text} is not in the party: `lanrage party members` shows who is"),
+        )),
     }
 }
 
@@ -347,4 +352,47 @@ fn check_name(name: &str) -> Result<(), Failure> {
             format!("{name:?} cannot be a name: use 1 to 32 of a-z, 0-9 and inner hyphens");
         Failure::new(FailureKind::Usage, message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use lanrage_client_core::{Connection, Networks, Quality};
+
+    use super::*;
+
+    fn known(number: u8, name: &str) -> MemberStatus {
+        let networks =
+            Networks { subnet: [10, 66, 5, 0].into(), prefix: "fd00:1:2:3::".parse().unwrap() };
+        let member = Member::new(number).unwrap();
+        MemberStatus {
+            member,
+            name: name.to_owned(),
+            role: Role::Member,
+            is_self: false,
+            ipv4: networks.ipv4(member),
+            ipv6: networks.ipv6(member),
+            online: true,
+            connection: Connection::Idle,
+            paths: Vec::new(),
+            quality: Quality::default(),
+            last_handshake: None,
+            bytes_sent: 0,
+            bytes_received: 0,
+        }
+    }
+
+    /// Member 2 called itself 7: who meant to kick number 7 kicked number 2.
+    #[test]
+    fn regression_number_names_its_member_and_an_ambiguous_name_nobody() {
+        let members = [known(2, "7"), known(3, "anna"), known(7, "bert"), known(8, "anna")];
+        let pick = |text| pick_member(&members, text).map(Member::number).map_err(|e| e.kind);
+        assert_eq!(pick("7"), Ok(7));
+        assert_eq!(pick("2"), Ok(2));
+        assert_eq!(pick("bert"), Ok(7));
+        assert_eq!(pick("10.66.5.3"), Ok(3));
+        assert_eq!(pick("fd00:1:2:3::8"), Ok(8));
+        assert_eq!(pick("anna"), Err(FailureKind::Conflict));
+        assert_eq!(pick("9"), Err(FailureKind::NotFound));
+        assert_eq!(pick("carl"), Err(FailureKind::NotFound));
+    }
 }

@@ -138,12 +138,12 @@ impl Daemon {
 
     /// Remembers which of a server's parties its snapshot leaves out.
     pub(super) fn note_listed(&mut self, server: &Server, parties: &[PartyState]) {
-        for (session, record) in self.parties.iter().filter(|(_, r)| r.server == *server) {
+        let theirs = self.parties.iter().filter(|(_, record)| record.server == *server);
+        for (session, _) in theirs {
             if parties.iter().any(|party| party.session == *session && is_listed(party)) {
                 self.unlisted.remove(session);
-            } else {
-                self.unlisted.insert(*session);
-                tracing::info!(party = %record.session(), "control does not list this device");
+            } else if self.unlisted.insert(*session) {
+                tracing::info!(party = %session, "control does not list this device");
             }
         }
     }

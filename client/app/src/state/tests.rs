@@ -159,7 +159,7 @@ fn memberships_come_back_as_they_were_until_removed() {
         let writer = StateWriter::start(std::sync::Arc::new(open(&dir))).unwrap();
         writer.save_party(&party);
         writer.remove_party(party.session());
-        // Not settled: dropping it writes what was asked, in order.
+        // Not settled: dropping it writes what was asked, the last word on each record.
     }
     assert!(open(&dir).parties().unwrap().is_empty());
 }
