@@ -124,7 +124,7 @@ fn party() -> PartyRecord {
     };
     PartyRecord {
         server: Server { host: "localhost".to_owned(), port: 443, root: RootHash([1; 32]) },
-        tunnel: SecretBytes::random(),
+        tunnel: random_key(),
         secrets: vec![(Epoch(1), PartySecret([2; 32]))],
         party: PartyState {
             session: SessionId(0xabc),
@@ -196,7 +196,7 @@ fn memberships_come_back_as_they_were_until_removed() {
         let writer = StateWriter::start(std::sync::Arc::new(open(&dir))).unwrap();
         writer.save_party(&party);
         writer.remove_party(party.session());
-        // Not settled: dropping it writes what was asked, in order.
+        // Not settled: dropping it writes what was asked, the last word on each record.
     }
     assert!(open(&dir).parties().unwrap().is_empty());
 }
@@ -236,4 +236,40 @@ fn changes_of_this_party_are_applied_and_others_are_not() {
     assert_eq!(record.party.members[0], renamed);
     record.apply(&Change::Left { session, member: one.member });
     assert_eq!(record.party.members.len(), 1);
+}
+
+/// Kicks that ended an earlier holder's generation of the number, or that control did not sign, end
+/// nothing.
+#[test]
+fn kick_counts_when_control_signed_it_for_this_membership() {
+    use ed25519_dalek::SigningKey;
+    use lanrage_proto::bytes::Signature;
+    use lanrage_proto::signed::KickRecord;
+    use lanrage_proto::{Epoch, Generation, KeyId, Member};
+
+    let record = party();
+    let control = SigningKey::from_bytes(&[5; 32]);
+    let keys = [(KeyId(1), control.verifying_key().to_bytes())];
+    let kick = KickRecord {
+        key_id: KeyId(1),
+        member: record.party.you,
+        kicker: Member::new(1).unwrap(),
+        generation: Generation(2),
+        session: record.session(),
+        epoch: Epoch(2),
+        commitment: lanrage_proto::Commitment([0; 32]),
+        issued: 0,
+        signature: Signature([0; 64]),
+    };
+    let kicker = |kick: KickRecord| record.kicker(&kick, &keys[..]);
+    assert_eq!(kicker(kick.sign(&control)), Some(kick.kicker));
+    assert_eq!(kicker(kick.sign(&SigningKey::from_bytes(&[6; 32]))), None);
+    for other in [
+        KickRecord { generation: Generation(1), ..kick },
+        KickRecord { member: kick.kicker, ..kick },
+        KickRecord { session: SessionId(0xdef), ..kick },
+        KickRecord { key_id: KeyId(2), ..kick },
+    ] {
+        assert_eq!(kicker(other.sign(&control)), None, "{other:?}");
+    }
 }

@@ -374,7 +374,7 @@ impl Client {
 
     /// The party's relays, in its order.
     pub fn leases(&self) -> Vec<LeaseStatus> {
-        self.leases.iter().map(crate::lease::Lease::status).collect()
+        self.leases.iter().map(|lease| lease.status(&self.credentials.relay_map)).collect()
     }
 
     /// What was counted since the start.

@@ -143,7 +143,7 @@ fn regression_a_lease_is_rebound_by_whichever_address_answers_first() {
     assert_eq!(fixture.hear_from(ipv6, Message::RebindChallenge(first), 1), Ok(()));
     assert_eq!(fixture.hear_from(ipv4, Message::RebindChallenge(second), 2), Ok(()));
     assert_eq!(fixture.controls(start), [(ipv6, Message::RebindAnswer(first))]);
-    assert_eq!(fixture.lease.status().address, Some(ipv6));
+    assert_eq!(fixture.lease.bound().map(Bound::address), Some(ipv6));
 }
 
 #[test]

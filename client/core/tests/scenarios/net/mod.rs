@@ -390,6 +390,11 @@ impl Net {
         self.nodes[&number].delivered.len()
     }
 
+    /// The relays by which packets of one member to another go.
+    pub(crate) fn paths(&mut self, of: u8, about: u8) -> Vec<RelayId> {
+        self.status(of, about).paths.into_iter().map(|relay| relay.id).collect()
+    }
+
     pub(crate) fn status(&mut self, of: u8, about: u8) -> lanrage_client_core::MemberStatus {
         let now = self.now;
         let members = self.client(of).members(now);
