@@ -27,7 +27,8 @@ pub struct SignedMap {
 /// The relays of a pool and the keys control signs with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayMap {
-    /// Grows with every change; an older map never replaces a newer one.
+    /// Grows with every change and every start of control, and is never below the time; an older
+    /// map never replaces a newer one.
     pub serial: u64,
     /// Seconds since 1970.
     pub issued: u64,

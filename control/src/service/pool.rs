@@ -29,14 +29,25 @@ struct Refreshed {
     changed: bool,
 }
 
+/// When a map is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sign {
+    /// Something in it has changed.
+    Changed,
+    Always,
+}
+
 /// Brings the pool up to date before anything runs.
+///
+/// The map is signed anew: the database may be an old backup, and a map that its clients and
+/// relays have never seen, under a greater serial, makes them follow it.
 pub(super) async fn take_over(
     store: &Store,
     root: &SigningKey,
     now: u64,
 ) -> Result<(Vec<SigningKeyRow>, SignedMap, u64), StoreError> {
     let mut write = store.write().await?;
-    let refreshed = refresh(write.db(), root, now).await?;
+    let refreshed = refresh(write.db(), root, now, Sign::Always).await?;
     let revoked = kicks::last_cursor(write.db()).await?;
     write.commit().await?;
     Ok((refreshed.signing_keys, refreshed.map, revoked))
@@ -47,7 +58,7 @@ impl Service {
     /// in it has changed, and tells everybody.
     pub(crate) async fn refresh_pool(&self) -> Result<(), StoreError> {
         let mut write = self.store.write().await?;
-        let refreshed = refresh(write.db(), &self.root, self.clock.now()).await?;
+        let refreshed = refresh(write.db(), &self.root, self.clock.now(), Sign::Changed).await?;
         let _committed = write.commit().await?;
         self.take(refreshed);
         Ok(())
@@ -78,7 +89,7 @@ impl Service {
             seen: now,
         };
         let relay = relays::enrol(write.db(), &row, now).await?;
-        let refreshed = refresh(write.db(), &self.root, now).await?;
+        let refreshed = refresh(write.db(), &self.root, now, Sign::Changed).await?;
         let pool = pool::load(write.db()).await?.id;
         let _committed = write.commit().await?;
         self.take(refreshed);
@@ -106,7 +117,7 @@ impl Service {
         let (ipv4, ipv6) = addresses;
         let now = self.clock.now();
         relays::update(write.db(), &RelayRow { ipv4, ipv6, seen: now, ..row }).await?;
-        let refreshed = refresh(write.db(), &self.root, now).await?;
+        let refreshed = refresh(write.db(), &self.root, now, Sign::Changed).await?;
         let _committed = write.commit().await?;
         self.take(refreshed);
         Ok(())
@@ -147,6 +158,7 @@ async fn refresh(
     db: &mut SqliteConnection,
     root: &SigningKey,
     now: u64,
+    sign: Sign,
 ) -> Result<Refreshed, StoreError> {
     let mut signing_keys = pool::signing_keys(db).await?;
     if let Some(id) = keys::due(&signing_keys, now) {
@@ -171,14 +183,17 @@ async fn refresh(
     }
 
     let wanted = RelayMap {
-        serial: row.map_serial + 1,
+        // At least the time: a restored database must not count again from where it was.
+        serial: now.max(row.map_serial + 1),
         issued: now,
         pool: row.id,
         signing_keys: keys::listed(&signing_keys),
         relays: entries,
     };
     let relays = wanted.relays.iter().map(|entry| entry.certificate.relay).collect();
-    if let Some(map) = row.map.filter(|map| says_the_same(map, &wanted, root)) {
+    if let Some(map) = row.map.filter(|map| says_the_same(map, &wanted, root))
+        && sign == Sign::Changed
+    {
         return Ok(Refreshed { signing_keys, relays, map, changed: false });
     }
     let map = wanted.sign(root);

@@ -14,6 +14,7 @@ use lanrage_proto::api::{
     RELAY_PROOF_CONTEXT, RedeemInvite, RegisterDevice, Registered, RelayDown, RelayUp, path,
 };
 use lanrage_proto::bytes::Token;
+use lanrage_proto::map::{RelayMap, SignedMap};
 use lanrage_proto::party::{EntryBody, EpochCopy, InviteKey};
 use lanrage_proto::signed::sign;
 use lanrage_proto::{
@@ -84,10 +85,24 @@ impl Service {
 
     /// Stops and starts again on the same directory and clock.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_after(|_, _| {}).await
+    }
+
+    /// Stops, does something to the state directory, and starts again.
+    pub(crate) async fn restart_after(self, change: impl FnOnce(&Path, &Clock)) -> Self {
         let Self { dir, server, clock, config } = self;
         server.stop().await;
+        change(dir.path(), &clock);
         let server = Server::start(&config, clock.clone()).await.unwrap();
         Self { dir, server, clock, config }
+    }
+
+    /// The relay map that it serves.
+    pub(crate) async fn map(&self) -> RelayMap {
+        let connection = self.client().connect(DEADLINE).await.unwrap();
+        let map: SignedMap =
+            connection.request(Method::GET, path::MAP, None, &(), DEADLINE).await.unwrap();
+        map.verify(&self.endpoint().root).unwrap()
     }
 
     pub(crate) fn endpoint(&self) -> Endpoint {
