@@ -39,8 +39,9 @@ enum Sign {
 
 /// Brings the pool up to date before anything runs.
 ///
-/// The map is signed anew: the database may be an old backup, and a map that its clients and
-/// relays have never seen, under a greater serial, makes them follow it.
+/// The database may be an old backup. A map that clients and relays have never seen, under a
+/// greater serial, makes them follow it; and no revocation gets a cursor that a relay may have
+/// from what is lost, for there is less than one a second.
 pub(super) async fn take_over(
     store: &Store,
     root: &SigningKey,
@@ -48,6 +49,7 @@ pub(super) async fn take_over(
 ) -> Result<(Vec<SigningKeyRow>, SignedMap, u64), StoreError> {
     let mut write = store.write().await?;
     let refreshed = refresh(write.db(), root, now, Sign::Always).await?;
+    kicks::raise_cursor(write.db(), now).await?;
     let revoked = kicks::last_cursor(write.db()).await?;
     write.commit().await?;
     Ok((refreshed.signing_keys, refreshed.map, revoked))

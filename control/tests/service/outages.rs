@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lanrage_control::Clock;
+use lanrage_proto::api::RelayDown;
 
 use crate::support::*;
 
@@ -53,4 +54,35 @@ async fn regression_an_unchanged_backup_is_followed_too() {
     let restored = service.map().await;
     assert!(restored.relay(relay.id).is_some());
     assert!(restored.serial > lost.serial, "{} after {}", restored.serial, lost.serial);
+}
+
+/// A kick after the backup gave the relay a cursor. The restored service gave the same cursor to
+/// the next kick, which a relay that was away meanwhile never heard of.
+#[tokio::test]
+async fn regression_a_kick_after_a_restore_reaches_a_relay_that_was_away() {
+    let (service, relay) = Service::with_relay().await;
+    let owner = Device::register(&service).await;
+    let session = owner.create_party().await.party.session;
+    let invite = owner.invite(session, 1, 9).await.unwrap();
+    for name in ["one", "two"] {
+        Device::register(&service).await.redeem(&invite, name).await.unwrap();
+    }
+    let mut saved = Vec::new();
+    let service = service.restart_after(|dir, _| saved = backup(dir)).await;
+    let owner = Device::register_key(&service, owner.key.clone()).await;
+    owner.kick(&owner.state(session).await, member(2)).await.unwrap();
+    let mut stream = Relay::connect(&service, relay.id, relay.identity, 0).await.unwrap();
+    let told = stream.until(|message| matches!(message, RelayDown::Snapshot { .. })).await;
+    let RelayDown::Snapshot { cursor, revocations } = told else { panic!() };
+    assert_eq!(revocations.len(), 1);
+
+    let service = service.restart_after(|dir, clock| restore(dir, &saved, clock)).await;
+    let owner = Device::register_key(&service, owner.key.clone()).await;
+    owner.kick(&owner.state(session).await, member(3)).await.unwrap();
+    let mut stream = Relay::connect(&service, relay.id, stream.identity, cursor).await.unwrap();
+    let told = stream
+        .until(|message| matches!(message, RelayDown::Revoke { .. } | RelayDown::Tick { .. }));
+    let told = told.await;
+    let RelayDown::Revoke { revocation, .. } = told else { panic!("{told:?}") };
+    assert_eq!(revocation.member, member(3));
 }
