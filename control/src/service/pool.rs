@@ -1,25 +1,24 @@
-use std::net::{SocketAddrV4, SocketAddrV6};
 use std::sync::{Arc, PoisonError};
 
 use ed25519_dalek::SigningKey;
-use lanrage_proto::api::{Change, Enrolled, Enrolment, ErrorCode, RELAY_PROOF_CONTEXT, Revocation};
+use lanrage_proto::api::{
+    Change, ENROLMENT_PROOF_CONTEXT, Enrolled, Enrolment, ErrorCode, RELAY_PROOF_CONTEXT,
+    Revocation,
+};
 use lanrage_proto::map::{RelayEntry, RelayMap, SignedMap};
 use lanrage_proto::signed::RelayCertificate;
-use lanrage_proto::{PoolId, RelayId, Signature};
+use lanrage_proto::{DeviceKey, PoolId, RelayId, Signature};
 use sqlx::SqliteConnection;
 
 use super::Service;
 use super::devices::token_hash;
 use crate::domain::keys::{self, SigningKeyRow};
 use crate::domain::limits::CERTIFICATE_LIFETIME_S;
-use crate::domain::{Refusal, naming, refuse};
+use crate::domain::{self, Refusal, entry, naming, refuse};
 use crate::hub::encode;
 use crate::random::random_bytes;
 use crate::store::relays::RelayRow;
 use crate::store::{Store, StoreError, kicks, pool, relays};
-
-/// A relay's unicast addresses.
-pub(crate) type Addresses = (Option<SocketAddrV4>, Option<SocketAddrV6>);
 
 /// The pool brought up to date: what is signed by which keys, and the map that says so.
 struct Refreshed {
@@ -66,10 +65,17 @@ impl Service {
         Ok(())
     }
 
-    /// Takes a relay into the pool for a one-time token.
-    pub(crate) async fn enrol(&self, request: &Enrolment) -> Result<Enrolled, Refusal> {
+    /// Takes a relay into the pool for a one-time token, when it has the identity key that it
+    /// names: it may be the one of a relay that is in the pool already.
+    pub(crate) async fn enrol(
+        &self,
+        request: &Enrolment,
+        channel_binding: &[u8; 32],
+    ) -> Result<Enrolled, Refusal> {
         naming::check_name(&request.name)?;
-        check_addresses((request.ipv4, request.ipv6))?;
+        entry::check_tunnel_key(&request.key)?;
+        domain::relays::check_addresses((request.ipv4, request.ipv6))?;
+        check_proof(&request.identity, ENROLMENT_PROOF_CONTEXT, channel_binding, &request.proof)?;
         let now = self.clock.now();
         let mut write = self.store.write().await?;
         let hash = token_hash(&request.token);
@@ -105,17 +111,12 @@ impl Service {
         relay: RelayId,
         proof: &Signature,
         channel_binding: &[u8; 32],
-        addresses: Addresses,
+        addresses: domain::relays::Addresses,
     ) -> Result<(), Refusal> {
-        check_addresses(addresses)?;
+        domain::relays::check_addresses(addresses)?;
         let mut write = self.store.write().await?;
         let row = relays::load(write.db(), relay).await?.ok_or_else(not_enrolled)?;
-        if !row.identity.verifies(RELAY_PROOF_CONTEXT, channel_binding, proof) {
-            return Err(refuse(
-                ErrorCode::BadProof,
-                "the proof is not the relay's signature over this connection",
-            ));
-        }
+        check_proof(&row.identity, RELAY_PROOF_CONTEXT, channel_binding, proof)?;
         let (ipv4, ipv6) = addresses;
         let now = self.clock.now();
         relays::update(write.db(), &RelayRow { ipv4, ipv6, seen: now, ..row }).await?;
@@ -233,16 +234,19 @@ fn says_the_same(signed: &SignedMap, wanted: &RelayMap, root: &SigningKey) -> bo
         })
 }
 
-fn check_addresses((ipv4, ipv6): Addresses) -> Result<(), Refusal> {
-    let unusable = ipv4.is_some_and(|a| a.ip().is_unspecified() || a.port() == 0)
-        || ipv6.is_some_and(|a| a.ip().is_unspecified() || a.port() == 0);
-    if unusable || (ipv4.is_none() && ipv6.is_none()) {
-        return Err(refuse(
-            ErrorCode::BadRequest,
-            "a relay has at least one unicast address with a port: set `advertise` on the relay",
-        ));
+fn check_proof(
+    identity: &DeviceKey,
+    context: &str,
+    channel_binding: &[u8; 32],
+    proof: &Signature,
+) -> Result<(), Refusal> {
+    if identity.verifies(context, channel_binding, proof) {
+        return Ok(());
     }
-    Ok(())
+    Err(refuse(
+        ErrorCode::BadProof,
+        "the proof is not the relay's signature over this connection: update LANrage on the relay",
+    ))
 }
 
 fn not_enrolled() -> Refusal {

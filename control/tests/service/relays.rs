@@ -8,7 +8,7 @@ use lanrage_proto::api::{
 use lanrage_proto::bytes::Token;
 use lanrage_proto::map::RelayMap;
 use lanrage_proto::signed::{RelayCertificate, sign};
-use lanrage_proto::{Generation, KeyId, RelayId};
+use lanrage_proto::{Generation, KeyId, RelayId, TunnelKey};
 
 use crate::support::*;
 
@@ -28,12 +28,13 @@ async fn a_token_enrols_one_relay_once() {
     let connection = service.client().connect(DEADLINE).await.unwrap();
     let token = relay_token(&service).await.secret;
     let identity = SigningKey::from_bytes(&random());
-    let request = enrolment(token, "fra1", &identity);
+    let request = enrolment(token, "fra1", &identity, &connection);
     for wrong in [
         Enrolment { name: "No Name".to_owned(), ..request.clone() },
         Enrolment { ipv4: None, ..request.clone() },
         Enrolment { ipv4: Some("0.0.0.0:51820".parse().unwrap()), ..request.clone() },
-        Enrolment { ipv4: Some("192.0.2.1:0".parse().unwrap()), ..request.clone() },
+        Enrolment { ipv6: Some("[fe80::1%2]:51820".parse().unwrap()), ..request.clone() },
+        Enrolment { key: TunnelKey([0; 32]), ..request.clone() },
     ] {
         assert_refused(enrol(&connection, &wrong).await, ErrorCode::BadRequest);
     }
@@ -43,14 +44,52 @@ async fn a_token_enrols_one_relay_once() {
     let first = enrol(&connection, &request).await.unwrap();
     let again = enrol(&connection, &request).await.unwrap();
     assert_eq!(first.relay, again.relay, "the answer may have been lost");
-    let other = enrolment(token, "fra2", &SigningKey::from_bytes(&random()));
+    let other = enrolment(token, "fra2", &SigningKey::from_bytes(&random()), &connection);
     assert_refused(enrol(&connection, &other).await, ErrorCode::BadEnrolment);
 
     let late = relay_token(&service).await.secret;
     service.clock.advance(Duration::from_secs(3_600));
-    let late = enrolment(late, "fra3", &SigningKey::from_bytes(&random()));
+    let late = enrolment(late, "fra3", &SigningKey::from_bytes(&random()), &connection);
     assert_refused(enrol(&connection, &late).await, ErrorCode::BadEnrolment);
     assert_eq!(service.map().await.relays.len(), 1);
+}
+
+/// Whoever had any token could take a relay's place in the pool by naming its identity key.
+#[tokio::test]
+async fn regression_a_relays_place_is_not_taken_by_its_public_key() {
+    let (service, relay) = Service::with_relay().await;
+    let connection = service.client().connect(DEADLINE).await.unwrap();
+    let before = service.map().await;
+    let token = relay_token(&service).await.secret;
+    let genuine = enrolment(token, "thief", &relay.identity, &connection);
+    let other = service.client().connect(DEADLINE).await.unwrap();
+    let stranger = enrolment(token, "thief", &SigningKey::from_bytes(&random()), &connection);
+    for thief in [
+        Enrolment { identity: genuine.identity, ..stranger },
+        enrolment(token, "thief", &relay.identity, &other),
+    ] {
+        assert_refused(enrol(&connection, &thief).await, ErrorCode::BadProof);
+    }
+    assert_eq!(service.map().await, before);
+    assert_eq!(enrol(&connection, &genuine).await.unwrap().relay, relay.id, "itself it may");
+}
+
+/// The certificate has no room for a scope, so it never said what the relay had: every minute had
+/// a new certificate and a new map, pushed to everybody.
+#[tokio::test]
+async fn regression_an_address_with_a_scope_does_not_stir_the_map() {
+    let (service, relay) = Service::with_relay().await;
+    let before = service.map().await;
+    let mut stream = service.client().websocket(path::RELAY_STREAM, None, DEADLINE).await.unwrap();
+    let proof = sign(&relay.identity, RELAY_PROOF_CONTEXT, &stream.channel_binding());
+    let ipv6 = Some("[2001:db8::1%2]:51820".parse().unwrap());
+    let prove = RelayUp::Prove { relay: relay.id, proof, ipv4: None, ipv6, cursor: 0 };
+    stream.send(&prove).await.unwrap();
+    assert_refused(stream.receive::<RelayDown>().await, ErrorCode::BadRequest);
+    for _ in 0..2 {
+        service.advance(Duration::from_secs(61)).await;
+        assert_eq!(service.map().await, before);
+    }
 }
 
 #[tokio::test]

@@ -9,9 +9,10 @@ use ed25519_dalek::SigningKey;
 use lanrage_control::{Cli, Clock, Config, Options, Server, StateDir, execute};
 use lanrage_control_client::{Connection, ControlClient, Endpoint, Error, Method, WebSocket};
 use lanrage_proto::api::{
-    CreateInvite, CreateParty, DEVICE_PROOF_CONTEXT, DeviceDown, DeviceUp, Enrolled, Enrolment,
-    EnrolmentToken, ErrorCode, Heartbeat, InviteInfo, Kick, Kicked, Membership, PublishEntry,
-    RELAY_PROOF_CONTEXT, RedeemInvite, RegisterDevice, Registered, RelayDown, RelayUp, path,
+    CreateInvite, CreateParty, DEVICE_PROOF_CONTEXT, DeviceDown, DeviceUp, ENROLMENT_PROOF_CONTEXT,
+    Enrolled, Enrolment, EnrolmentToken, ErrorCode, Heartbeat, InviteInfo, Kick, Kicked,
+    Membership, PublishEntry, RELAY_PROOF_CONTEXT, RedeemInvite, RegisterDevice, Registered,
+    RelayDown, RelayUp, path,
 };
 use lanrage_proto::bytes::Token;
 use lanrage_proto::map::{RelayMap, SignedMap};
@@ -365,11 +366,17 @@ pub(crate) async fn relay_token(service: &Service) -> EnrolmentToken {
     service.command(&["relay", "token"]).await.trim().parse().unwrap()
 }
 
-pub(crate) fn enrolment(token: Token, name: &str, identity: &SigningKey) -> Enrolment {
+pub(crate) fn enrolment(
+    token: Token,
+    name: &str,
+    identity: &SigningKey,
+    connection: &Connection,
+) -> Enrolment {
     Enrolment {
         token,
         name: name.to_owned(),
         identity: DeviceKey(identity.verifying_key().to_bytes()),
+        proof: sign(identity, ENROLMENT_PROOF_CONTEXT, &connection.channel_binding()),
         key: TunnelKey(random()),
         ipv4: Some(RELAY_IPV4),
         ipv6: None,
@@ -382,7 +389,7 @@ impl Relay {
         assert_eq!(token.root, service.endpoint().root);
         let identity = SigningKey::from_bytes(&random());
         let connection = service.client().connect(DEADLINE).await.unwrap();
-        let request = enrolment(token.secret, name, &identity);
+        let request = enrolment(token.secret, name, &identity, &connection);
         let answer = connection.request(Method::POST, path::ENROL, None, &request, DEADLINE).await;
         let Enrolled { relay, .. } = answer.unwrap();
         let mut relay = Self::connect(service, relay, identity, 0).await.unwrap();
