@@ -53,16 +53,14 @@ impl Server {
             StateDir::create(&config.dir).await?
         };
         let lock = state.lock()?;
-        let store = state.open_store().await?;
+        let store = state.open_store(&lock).await?;
         let settings = Settings {
             ticket_lifetime_s: config.ticket_lifetime_s,
             party_relays: config.party_relays.into(),
             requests_per_minute: config.requests_per_minute,
         };
         let tls = tls::server_config(state.root(), clock.now())?;
-        let service = Service::start(store, state.root().clone(), settings, clock)
-            .await
-            .context("taking the database into service")?;
+        let service = Service::start(store, state.root().clone(), settings, clock).await?;
 
         let stopping = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
@@ -106,7 +104,7 @@ impl Server {
     /// # Errors
     /// The store failed.
     pub async fn run_jobs(&self) -> Result<(), Failure> {
-        Ok(self.service.run_jobs().await.context("doing what is due")?)
+        Ok(self.service.run_jobs().await?)
     }
 
     /// Says goodbye on all streams, ends, and closes the database.
