@@ -241,6 +241,39 @@ fn regression_commands_leave_the_schema_to_the_service() {
     assert!(run(dir.path(), &["relay", "list"]).status.success());
 }
 
+/// A database as version 1 wrote it is brought up to date, with all that is in it.
+#[test]
+fn a_database_of_schema_1_is_migrated_by_the_service() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(run(dir.path(), &["init"]).status.success());
+    let database = dir.path().join("control.db");
+    std::fs::remove_file(&database).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&database);
+        let options = options.create_if_missing(true);
+        let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::raw_sql(include_str!("../migrations/0001.sql")).execute(&mut db).await.unwrap();
+        sqlx::raw_sql(
+            "PRAGMA user_version = 1;
+             INSERT INTO devices VALUES (x'01', 5, 1700000000)",
+        )
+        .execute(&mut db)
+        .await
+        .unwrap();
+        db.close().await.unwrap();
+    });
+    terminate(start(dir.path(), &[]));
+    let (devices, alive): (i64, i64) = runtime.block_on(async {
+        let mut db = open(&database).await;
+        let devices = sqlx::query_scalar("SELECT count(*) FROM devices").fetch_one(&mut db).await;
+        let alive = sqlx::query_scalar("SELECT alive FROM pool").fetch_one(&mut db).await;
+        (devices.unwrap(), alive.unwrap())
+    });
+    assert_eq!(devices, 1, "the time without the service does not count");
+    assert!(alive >= 1_700_000_000);
+}
+
 /// What `run` says 3 about is also said when a row cannot be read.
 #[test]
 fn regression_an_unreadable_row_is_code_3() {

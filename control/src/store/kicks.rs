@@ -160,6 +160,21 @@ pub(crate) async fn raise_cursor(db: &mut SqliteConnection, cursor: u64) -> Resu
     Ok(())
 }
 
+/// Moves the times when copies and records were made by `shift_s`, to `now` at most.
+pub(crate) async fn shift_made(
+    db: &mut SqliteConnection,
+    shift_s: i64,
+    now: u64,
+) -> Result<(), StoreError> {
+    for shift in [
+        "UPDATE epoch_copies SET made = max(0, min(made + ?1, ?2))",
+        "UPDATE kicks SET made = max(0, min(made + ?1, ?2))",
+    ] {
+        sqlx::query(shift).bind(shift_s).bind(of_u64(now)).execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
 /// Deletes copies and records made before `kept_since`, and revocations that no longer matter.
 pub(crate) async fn expire(
     db: &mut SqliteConnection,

@@ -6,7 +6,8 @@ use sqlx::SqlitePool;
 use super::{OpenError, Opening, open_error};
 
 /// Each step is applied once, in order, and never changed afterwards.
-const STEPS: [&str; 1] = [include_str!("../../migrations/0001.sql")];
+const STEPS: [&str; 2] =
+    [include_str!("../../migrations/0001.sql"), include_str!("../../migrations/0002.sql")];
 /// The schema this program writes; in the file as `PRAGMA user_version`.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
 
