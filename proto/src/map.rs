@@ -34,7 +34,7 @@ pub struct RelayMap {
     pub issued: u64,
     /// The pool of all relays here.
     pub pool: PoolId,
-    /// Keys that sign tickets, certificates and kicks; two overlap.
+    /// Keys that sign tickets, certificates and kicks; up to three.
     pub signing_keys: Vec<SigningKeyEntry>,
     /// By ascending id.
     pub relays: Vec<RelayEntry>,
