@@ -207,7 +207,7 @@ async fn certificates_are_renewed_at_half_their_life_and_when_addresses_change()
     assert_eq!(service.map().await, first);
     service.advance(DAY + Duration::from_secs(60)).await;
     let renewed = certificate(&mut relay).await;
-    assert_eq!(renewed.not_after, service.clock.now() + 30 * 86_400);
+    assert!(renewed.not_after.abs_diff(service.clock.now() + 30 * 86_400) <= 1);
     let second = service.map().await;
     assert!(second.serial > first.serial);
     renewed.verify(&second, service.clock.now()).unwrap();
