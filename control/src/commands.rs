@@ -73,7 +73,7 @@ async fn init(config: &Config, options: &Options) -> Result<String, Failure> {
          Server address   {server}\n\
          \n\
          Start            lanrage-control run --dir {dir}\n\
-         Enrol a relay    lanrage-control relay token --dir {dir} > token\n\
+         Enrol a relay    (umask 077; lanrage-control relay token --dir {dir} > token)\n\
          Start the relay  lanrage-relay run --control {control} --advertise ITS.ADDRESS:51820 \
          --enrolment-token-file token\n\
          Make a party     lanrage party create NAME --server 'SERVER ADDRESS'\n",
@@ -87,7 +87,12 @@ async fn run(config: &Config) -> Result<String, Failure> {
     allow_many_connections();
     let mut terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
-    let server = Server::start(config, Clock::default()).await?;
+    let server = tokio::select! {
+        server = Server::start(config, Clock::default()) => server?,
+        // Nothing serves yet. What has begun in the database is rolled back.
+        _ = terminate.recv() => return Ok(String::new()),
+        _ = interrupt.recv() => return Ok(String::new()),
+    };
     for address in server.addresses() {
         tracing::info!(%address, "serving");
     }
@@ -126,20 +131,20 @@ fn start_logs(config: &Config) -> Result<(), Failure> {
 async fn relay_token(config: &Config, lifetime_s: u64) -> Result<String, Failure> {
     let state = StateDir::open(&config.dir)?;
     let secret = Token(random_bytes());
-    let store = state.open_store().await?;
-    let mut write = store.write().await.context("writing the token")?;
+    let store = state.visit_store().await?;
+    let mut write = store.write().await?;
     let expires = Clock::default().now() + lifetime_s;
-    relays::add_token(write.db(), &token_hash(&secret), expires).await.context("writing it")?;
-    write.commit().await.context("writing the token")?;
+    relays::add_token(write.db(), &token_hash(&secret), expires).await?;
+    write.commit().await?;
     store.close().await;
     Ok(format!("{}\n", EnrolmentToken { root: state.root_hash(), secret }))
 }
 
 async fn relay_list(config: &Config) -> Result<String, Failure> {
-    let store = StateDir::open(&config.dir)?.open_store().await?;
-    let mut view = store.read().await.context("reading the relays")?;
+    let store = StateDir::open(&config.dir)?.visit_store().await?;
+    let mut view = store.read().await?;
     let mut text = String::new();
-    for relay in relays::list(&mut view).await.context("reading the relays")? {
+    for relay in relays::list(&mut view).await? {
         let ipv4 = relay.ipv4.map_or("-".to_owned(), |address| address.to_string());
         let ipv6 = relay.ipv6.map_or("-".to_owned(), |address| address.to_string());
         writeln!(text, "{:>5}  {:<32}  {ipv4:<21}  {ipv6}", relay.id, relay.name)
@@ -149,24 +154,24 @@ async fn relay_list(config: &Config) -> Result<String, Failure> {
 }
 
 async fn relay_remove(config: &Config, id: RelayId) -> Result<String, Failure> {
-    let store = StateDir::open(&config.dir)?.open_store().await?;
-    let mut write = store.write().await.context("removing the relay")?;
-    if !relays::remove(write.db(), id).await.context("removing the relay")? {
+    let store = StateDir::open(&config.dir)?.visit_store().await?;
+    let mut write = store.write().await?;
+    if !relays::remove(write.db(), id).await? {
         return Err(Failure::Configuration(format!(
             "there is no relay {id}: see `lanrage-control relay list`"
         )));
     }
-    pool::touch(write.db()).await.context("removing the relay")?;
-    write.commit().await.context("removing the relay")?;
+    pool::touch(write.db()).await?;
+    write.commit().await?;
     store.close().await;
     Ok(format!("relay {id} removed\n"))
 }
 
 async fn party_list(config: &Config) -> Result<String, Failure> {
-    let store = StateDir::open(&config.dir)?.open_store().await?;
-    let mut view = store.read().await.context("reading the parties")?;
+    let store = StateDir::open(&config.dir)?.visit_store().await?;
+    let mut view = store.read().await?;
     let mut text = String::new();
-    for (session, name, size) in parties::list(&mut view).await.context("reading the parties")? {
+    for (session, name, size) in parties::list(&mut view).await? {
         writeln!(text, "{session}  {size:>3}  {name}").expect("a string takes everything");
     }
     Ok(text)

@@ -20,7 +20,8 @@ pub struct Options {
     /// State directory [default: /var/lib/lanrage-control]
     #[arg(long, global = true, env = "LANRAGE_CONTROL_DIR", value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Addresses to serve on, comma-separated [default: port 443 of every address]
+    /// Addresses to serve on, comma-separated [default: port 443 of every address,
+    /// IPv4 and IPv6 as far as the kernel has them]
     #[arg(long, global = true, env = "LANRAGE_CONTROL_LISTEN", value_delimiter = ',')]
     pub listen: Option<Vec<SocketAddr>>,
     /// Where clients reach this service: HOST or HOST:PORT; goes into server addresses
@@ -69,6 +70,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// Addresses to serve on.
     pub listen: Vec<SocketAddr>,
+    /// Nobody has named them: one of a family that the kernel lacks is left out.
+    pub listen_is_default: bool,
     /// Host (as in a URL) and port for clients.
     pub public: Option<(String, u16)>,
     /// Plain HTTP for operators.
@@ -130,6 +133,7 @@ impl Options {
         };
         let config = Config {
             dir: self.dir.unwrap_or_else(|| "/var/lib/lanrage-control".into()),
+            listen_is_default: self.listen.is_none(),
             listen: self.listen.unwrap_or_else(|| {
                 vec![SocketAddr::from(([0; 4], 443)), SocketAddr::from(([0_u16; 8], 443))]
             }),

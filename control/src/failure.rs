@@ -1,6 +1,8 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use crate::store::StoreError;
+
 /// Why the program ends, each with its exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -21,6 +23,13 @@ pub enum Failure {
     /// Anything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
+}
+
+/// The database cannot be read or written.
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::State(error.to_string())
+    }
 }
 
 /// The exit codes, for `--help`.

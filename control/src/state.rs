@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 use crate::random::random_bytes;
-use crate::store::{Missing, Store};
+use crate::store::{Opening, Store};
 
 const ROOT_FILE: &str = "root.key";
 const ROOT_PREFIX: &str = "lanrage-root-1.";
@@ -45,7 +45,7 @@ impl StateDir {
         let database = dir.join(DATABASE_FILE);
         // SQLite makes its other files with the database's permissions.
         new_file(&database).map_err(|error| failure(&database, "cannot be made", error))?;
-        let store = open_store(&database, Missing::Create).await?;
+        let store = open_store(&database, Opening::Create).await?;
         store.close().await;
         // Last: a directory with a root key is whole.
         write_root(&dir.join(ROOT_FILE))?;
@@ -79,9 +79,14 @@ impl StateDir {
         take_lock(&self.dir)
     }
 
-    /// Opens the database; several processes may have it open.
-    pub(crate) async fn open_store(&self) -> Result<Store, Failure> {
-        open_store(&self.dir.join(DATABASE_FILE), Missing::Refuse).await
+    /// Opens the database to serve from it.
+    pub(crate) async fn open_store(&self, _lock: &Lock) -> Result<Store, Failure> {
+        open_store(&self.dir.join(DATABASE_FILE), Opening::Serve).await
+    }
+
+    /// Opens the database of a service that may be running.
+    pub(crate) async fn visit_store(&self) -> Result<Store, Failure> {
+        open_store(&self.dir.join(DATABASE_FILE), Opening::Visit).await
     }
 }
 
@@ -89,8 +94,8 @@ fn take_lock(dir: &Path) -> Result<Lock, Failure> {
     Lock::take(dir).map_err(|error| Failure::State(error.to_string()))
 }
 
-async fn open_store(path: &Path, missing: Missing) -> Result<Store, Failure> {
-    Store::open(path, missing).await.map_err(|error| Failure::State(error.to_string()))
+async fn open_store(path: &Path, opening: Opening) -> Result<Store, Failure> {
+    Store::open(path, opening).await.map_err(|error| Failure::State(error.to_string()))
 }
 
 fn new_file(path: &Path) -> io::Result<File> {

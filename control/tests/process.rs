@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
 use lanrage_control_client::{ControlClient, Endpoint, Error, Method};
-use lanrage_proto::DeviceKey;
-use lanrage_proto::api::{DEVICE_PROOF_CONTEXT, RegisterDevice, Registered, path};
+use lanrage_proto::api::{DEVICE_PROOF_CONTEXT, ErrorCode, RegisterDevice, Registered, path};
 use lanrage_proto::party::ServerAddress;
 use lanrage_proto::signed::sign;
+use lanrage_proto::{DeviceKey, SessionId};
 use sqlx::Connection as _;
+
+const DEADLINE: Duration = Duration::from_secs(5);
 
 fn program(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lanrage-control"));
@@ -83,7 +85,12 @@ fn init_says_what_comes_next_and_run_obeys_it() {
     let output = run(&dir, &["init", "--listen", "127.0.0.1:0", "--public", "lan.example"]);
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
-    for word in ["run --dir", "relay token", "lanrage-server://lan.example/#", "root.key"] {
+    for word in [
+        "run --dir",
+        "(umask 077; lanrage-control relay token",
+        "lanrage-server://lan.example/#",
+        "root.key",
+    ] {
         assert!(text.contains(word), "{word} in {text}");
     }
     let again = run(&dir, &["init"]);
@@ -183,6 +190,111 @@ fn damaged_state_is_code_3_and_left_as_it_is() {
     assert_fails(&serve(), 3, &["root.key", "chmod 600"]);
 }
 
+/// Checking and migrating a big database takes long; so does waiting for another process.
+#[test]
+fn regression_a_start_is_broken_off_by_sigterm() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(run(dir.path(), &["init"]).status.success());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _db = runtime.block_on(async {
+        let mut db = open(&dir.path().join("control.db")).await;
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut db).await.unwrap();
+        db
+    });
+    let child = program(dir.path())
+        .args(["run", "--listen", "127.0.0.1:0", "--metrics-listen", ""])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(800));
+    let (code, took) = terminate(Running { child, port: 0 });
+    assert_eq!(code, 0);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+/// A command of a newer version changed the tables of the service that was running.
+#[test]
+fn regression_commands_leave_the_schema_to_the_service() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(run(dir.path(), &["init"]).status.success());
+    let database = dir.path().join("control.db");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let version = |set: Option<i64>| {
+        runtime.block_on(async {
+            let mut db = open(&database).await;
+            if let Some(set) = set {
+                let text = format!("PRAGMA user_version = {set}");
+                sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut db).await.unwrap();
+            }
+            let version = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut db).await;
+            db.close().await.unwrap();
+            version.unwrap()
+        })
+    };
+    let today: i64 = version(None);
+    version(Some(today - 1));
+    for command in [&["relay", "token"][..], &["relay", "list"], &["party", "list"]] {
+        assert_fails(&run(dir.path(), command), 3, &["control.db", "schema", "run"]);
+    }
+    assert_eq!(version(None), today - 1);
+    version(Some(today));
+    assert!(run(dir.path(), &["relay", "list"]).status.success());
+}
+
+/// A database as version 1 wrote it is brought up to date, with all that is in it.
+#[test]
+fn a_database_of_schema_1_is_migrated_by_the_service() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(run(dir.path(), &["init"]).status.success());
+    let database = dir.path().join("control.db");
+    std::fs::remove_file(&database).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&database);
+        let options = options.create_if_missing(true);
+        let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::raw_sql(include_str!("../migrations/0001.sql")).execute(&mut db).await.unwrap();
+        sqlx::raw_sql(
+            "PRAGMA user_version = 1;
+             INSERT INTO devices VALUES (x'01', 5, 1700000000)",
+        )
+        .execute(&mut db)
+        .await
+        .unwrap();
+        db.close().await.unwrap();
+    });
+    terminate(start(dir.path(), &[]));
+    let (devices, alive): (i64, i64) = runtime.block_on(async {
+        let mut db = open(&database).await;
+        let devices = sqlx::query_scalar("SELECT count(*) FROM devices").fetch_one(&mut db).await;
+        let alive = sqlx::query_scalar("SELECT alive FROM pool").fetch_one(&mut db).await;
+        (devices.unwrap(), alive.unwrap())
+    });
+    assert_eq!(devices, 1, "the time without the service does not count");
+    assert!(alive >= 1_700_000_000);
+}
+
+/// What `run` says 3 about is also said when a row cannot be read.
+#[test]
+fn regression_an_unreadable_row_is_code_3() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(run(dir.path(), &["init"]).status.success());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut db = open(&dir.path().join("control.db")).await;
+        let row = "INSERT INTO signing_keys VALUES (1, x'00', 5)";
+        sqlx::raw_sql(row).execute(&mut db).await.unwrap();
+        db.close().await.unwrap();
+    });
+    let output = run(dir.path(), &["run", "--listen", "127.0.0.1:0", "--metrics-listen", ""]);
+    assert_fails(&output, 3, &["seed"]);
+}
+
+async fn open(database: &Path) -> sqlx::SqliteConnection {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database);
+    sqlx::SqliteConnection::connect_with(&options).await.unwrap()
+}
+
 /// Kills the service while devices register; what was answered is there afterwards, and whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_survives_sigkill() {
@@ -190,10 +302,7 @@ async fn what_was_answered_survives_sigkill() {
     let mut answered = Vec::new();
     for round in 0..4_u64 {
         let mut running = start(dir.path(), &["--public", "127.0.0.1:1"]);
-        let address = run(dir.path(), &["address", "--public", "127.0.0.1:1"]).stdout;
-        let address: ServerAddress = String::from_utf8(address).unwrap().trim().parse().unwrap();
-        let endpoint = Endpoint { port: running.port, ..Endpoint::from(&address) };
-        let client = ControlClient::new(endpoint);
+        let client = ControlClient::new(endpoint(dir.path(), &running));
         for (key, _) in answered.iter().rev().take(5) {
             register(&client, key).await.expect("registers again");
         }
@@ -220,23 +329,34 @@ async fn what_was_answered_survives_sigkill() {
     }
     assert!(answered.len() > 20, "{}", answered.len());
 
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("control.db"));
-    let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let mut db = open(&dir.path().join("control.db")).await;
     let check: String =
         sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut db).await.unwrap();
     assert_eq!(check, "ok");
-    for (key, _) in &answered {
-        let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM devices WHERE device = ?")
-            .bind(&key.verifying_key().to_bytes()[..])
-            .fetch_optional(&mut db)
-            .await
-            .unwrap();
-        assert_eq!(found, Some(1));
+    db.close().await.unwrap();
+
+    // Every token that was answered is good: the party is not there, but the device is known.
+    let running = start(dir.path(), &["--public", "127.0.0.1:1"]);
+    let client = ControlClient::new(endpoint(dir.path(), &running));
+    let connection = client.connect(DEADLINE).await.unwrap();
+    let ticket = path::of_party(path::TICKET, SessionId(1));
+    let body = serde_json::json!({});
+    for (_, token) in &answered {
+        let answer = connection
+            .request::<_, serde_json::Value>(Method::POST, &ticket, Some(token), &body, DEADLINE)
+            .await;
+        let Err(Error::Api(refusal)) = answer else { panic!("{answer:?}") };
+        assert_eq!(refusal.code, ErrorCode::NotFound);
     }
 }
 
+fn endpoint(dir: &Path, running: &Running) -> Endpoint {
+    let address = run(dir, &["address", "--public", "127.0.0.1:1"]).stdout;
+    let address: ServerAddress = String::from_utf8(address).unwrap().trim().parse().unwrap();
+    Endpoint { port: running.port, ..Endpoint::from(&address) }
+}
+
 async fn register(client: &ControlClient, key: &SigningKey) -> Result<Registered, Error> {
-    const DEADLINE: Duration = Duration::from_secs(5);
     let connection = client.connect(DEADLINE).await?;
     let request = RegisterDevice {
         device: DeviceKey(key.verifying_key().to_bytes()),

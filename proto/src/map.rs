@@ -27,13 +27,14 @@ pub struct SignedMap {
 /// The relays of a pool and the keys control signs with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayMap {
-    /// Grows with every change; an older map never replaces a newer one.
+    /// Grows with every change and every start of control, and is never below the time; an older
+    /// map never replaces a newer one.
     pub serial: u64,
     /// Seconds since 1970.
     pub issued: u64,
     /// The pool of all relays here.
     pub pool: PoolId,
-    /// Keys that sign tickets, certificates and kicks; two overlap.
+    /// Keys that sign tickets, certificates and kicks; up to three.
     pub signing_keys: Vec<SigningKeyEntry>,
     /// By ascending id.
     pub relays: Vec<RelayEntry>,

@@ -189,6 +189,9 @@ async fn read_answer<R: DeserializeOwned>(
 pub(crate) fn refusal(endpoint: &Endpoint, status: u16, body: &[u8]) -> Error {
     let bare = |code, message: &str| Error::Api(ApiError { code, message: message.to_owned() });
     match (serde_json::from_slice::<ApiError>(body), status) {
+        (Ok(ApiError { code: ErrorCode::Other, message }), status) => {
+            bare(ErrorCode::of_status(status), &message)
+        }
         (Ok(error), _) => Error::Api(error),
         (Err(_), 401) => bare(ErrorCode::Unauthorized, "the token is not known: register again"),
         (Err(_), 429) => bare(
@@ -202,4 +205,42 @@ pub(crate) fn refusal(endpoint: &Endpoint, status: u16, body: &[u8]) -> Error {
 /// The value of the `Authorization` header.
 pub(crate) fn bearer(token: &Token) -> String {
     format!("Bearer {}", encode_base64(&token.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The status was dropped: a client went on with a token that a newer control refused by a
+    /// code of its own.
+    #[test]
+    fn regression_an_unknown_code_is_treated_by_its_status() {
+        let endpoint = Endpoint {
+            host: "control".to_owned(),
+            port: 443,
+            root: lanrage_proto::RootHash([0; 32]),
+        };
+        let code = |status, code: &str| {
+            let body = format!(r#"{{"code":"{code}","message":"do it otherwise"}}"#);
+            let Error::Api(error) = refusal(&endpoint, status, body.as_bytes()) else {
+                panic!("{body}")
+            };
+            assert_eq!(error.message, "do it otherwise");
+            error.code
+        };
+        assert_eq!(code(409, "party_full"), ErrorCode::PartyFull);
+        for (status, expected) in [
+            (400, ErrorCode::BadRequest),
+            (401, ErrorCode::Unauthorized),
+            (403, ErrorCode::Forbidden),
+            (404, ErrorCode::NotFound),
+            (409, ErrorCode::Conflict),
+            (410, ErrorCode::InviteVoid),
+            (429, ErrorCode::RateLimited),
+            (503, ErrorCode::Internal),
+            (418, ErrorCode::Other),
+        ] {
+            assert_eq!(code(status, "of_tomorrow"), expected, "{status}");
+        }
+    }
 }

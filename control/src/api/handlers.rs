@@ -127,5 +127,5 @@ pub(super) async fn enrol(
     Body(request): Body<Enrolment>,
 ) -> Answer<Enrolled> {
     api.service.limit_prefix(Purpose::Enrol, connection.peer)?;
-    Ok(Json(api.service.enrol(&request).await?))
+    Ok(Json(api.service.enrol(&request, &connection.channel_binding).await?))
 }

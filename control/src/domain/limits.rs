@@ -17,6 +17,10 @@ pub(crate) const PARTIES_PER_DEVICE_MAX: usize = 32;
 pub(crate) const NUMBER_REUSE_S: u64 = 30 * DAY;
 /// After this without its owner a party gets another.
 pub(crate) const OWNER_GONE_S: u64 = 30 * DAY;
+/// A party to which no member has come for this long ends.
+pub(crate) const PARTY_ABANDONED_S: u64 = 365 * DAY;
+/// Control was away, or its clock was set, when time and its work differ by this.
+pub(crate) const OWN_ABSENCE_MIN_S: u64 = DAY;
 /// How long sealed copies and kick records are kept.
 pub(crate) const COPIES_KEPT_S: u64 = 30 * DAY;
 /// How many epochs' copies are kept for a member.

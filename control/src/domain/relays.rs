@@ -1,4 +1,12 @@
+use std::net::{SocketAddrV4, SocketAddrV6};
+
 use lanrage_proto::RelayId;
+use lanrage_proto::api::ErrorCode;
+
+use super::{Refusal, refuse};
+
+/// A relay's unicast addresses.
+pub(crate) type Addresses = (Option<SocketAddrV4>, Option<SocketAddrV6>);
 
 /// How a relay stands, as far as party lists care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +55,66 @@ pub(crate) fn revise(list: &[RelayId], pool: &[RelayStanding], wanted: usize) ->
     revised
 }
 
+/// Checks that clients can send to a relay at the addresses of its certificate, which has room for
+/// address and port alone.
+///
+/// # Errors
+/// [`ErrorCode::BadRequest`].
+pub(crate) fn check_addresses((ipv4, ipv6): Addresses) -> Result<(), Refusal> {
+    let message = if ipv4.is_none() && ipv6.is_none() {
+        "a relay has at least one unicast address: set `advertise` on the relay"
+    } else if ipv4.is_some_and(|a| !is_usable_v4(&a)) || ipv6.is_some_and(|a| !is_usable_v6(&a)) {
+        // Short enough for a stream's close frame.
+        "an address clients cannot use: `advertise` unicast ones with port, no scope, no fe80::"
+    } else {
+        return Ok(());
+    };
+    Err(refuse(ErrorCode::BadRequest, message))
+}
+
+const fn is_usable_v4(address: &SocketAddrV4) -> bool {
+    let ip = address.ip();
+    address.port() != 0
+        && !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() || ip.is_link_local())
+}
+
+fn is_usable_v6(address: &SocketAddrV6) -> bool {
+    let ip = address.ip();
+    address.port() != 0
+        && (address.scope_id(), address.flowinfo()) == (0, 0)
+        && !(ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local())
+        && ip.to_ipv4_mapped().is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_that_clients_cannot_use_are_refused() {
+        let check = |ipv4: Option<&str>, ipv6: Option<&str>| {
+            let ipv4 = ipv4.map(|text| text.parse().unwrap());
+            check_addresses((ipv4, ipv6.map(|text| text.parse().unwrap()))).is_ok()
+        };
+        assert!(check(Some("192.0.2.1:51820"), Some("[2001:db8::1]:51820")));
+        assert!(check(Some("127.0.0.1:1"), None) && check(None, Some("[::1]:1")));
+        assert!(!check(None, None));
+        for wrong in
+            ["0.0.0.0:1", "192.0.2.1:0", "224.0.0.1:1", "255.255.255.255:1", "169.254.0.1:1"]
+        {
+            assert!(!check(Some(wrong), Some("[2001:db8::1]:51820")), "{wrong}");
+        }
+        for wrong in [
+            "[::]:1",
+            "[2001:db8::1]:0",
+            "[2001:db8::1%2]:1",
+            "[fe80::1]:1",
+            "[ff02::1]:1",
+            "[::ffff:192.0.2.1]:1",
+        ] {
+            assert!(!check(Some("192.0.2.1:51820"), Some(wrong)), "{wrong}");
+        }
+    }
 
     fn pool(standings: &[(u16, Health, u64)]) -> Vec<RelayStanding> {
         let standing = |&(id, health, load)| RelayStanding {

@@ -53,16 +53,14 @@ impl Server {
             StateDir::create(&config.dir).await?
         };
         let lock = state.lock()?;
-        let store = state.open_store().await?;
+        let store = state.open_store(&lock).await?;
         let settings = Settings {
             ticket_lifetime_s: config.ticket_lifetime_s,
             party_relays: config.party_relays.into(),
             requests_per_minute: config.requests_per_minute,
         };
         let tls = tls::server_config(state.root(), clock.now())?;
-        let service = Service::start(store, state.root().clone(), settings, clock)
-            .await
-            .context("taking the database into service")?;
+        let service = Service::start(store, state.root().clone(), settings, clock).await?;
 
         let stopping = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
@@ -71,7 +69,13 @@ impl Server {
         let api = Api { service: Arc::clone(&service), stopping: Stopping::of(&stopping) };
         let routes = router(api);
         for address in &config.listen {
-            let listener = bind(*address)?;
+            let listener = match bind(*address) {
+                Err(failure) if config.listen_is_default && lacks_family(&failure) => {
+                    tracing::warn!(%failure, "the kernel lacks this address family: going on without");
+                    continue;
+                }
+                bound => bound?,
+            };
             addresses.push(listener.local_addr().context("asking for the bound address")?);
             tasks.spawn(connections::serve(
                 listener,
@@ -80,6 +84,9 @@ impl Server {
                 limit.clone(),
                 Stopping::of(&stopping),
             ));
+        }
+        if addresses.is_empty() {
+            return Err(anyhow::anyhow!("the kernel has neither IPv4 nor IPv6").into());
         }
         let mut metrics_address = None;
         if let Some(address) = config.metrics_listen {
@@ -106,7 +113,7 @@ impl Server {
     /// # Errors
     /// The store failed.
     pub async fn run_jobs(&self) -> Result<(), Failure> {
-        Ok(self.service.run_jobs().await.context("doing what is due")?)
+        Ok(self.service.run_jobs().await?)
     }
 
     /// Says goodbye on all streams, ends, and closes the database.
@@ -155,4 +162,30 @@ fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
         TcpListener::from_std(socket.into())
     };
     bound().map_err(|reason| Failure::Bind { address, reason })
+}
+
+/// Whether the kernel cannot make sockets of the address's family at all (socket(2)).
+fn lacks_family(failure: &Failure) -> bool {
+    let reason = match failure {
+        Failure::Bind { reason, .. } => reason.raw_os_error(),
+        Failure::Configuration(_) | Failure::State(_) | Failure::Other(_) => None,
+    };
+    reason == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `run` without `--listen` failed on hosts whose kernel has no IPv6.
+    #[test]
+    fn regression_only_a_missing_family_is_left_out() {
+        let failure = |errno: rustix::io::Errno| Failure::Bind {
+            address: SocketAddr::from(([0_u16; 8], 443)),
+            reason: errno.into(),
+        };
+        assert!(lacks_family(&failure(rustix::io::Errno::AFNOSUPPORT)));
+        assert!(!lacks_family(&failure(rustix::io::Errno::ADDRINUSE)));
+        assert!(!lacks_family(&failure(rustix::io::Errno::ACCESS)));
+    }
 }

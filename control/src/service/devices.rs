@@ -40,9 +40,7 @@ impl Service {
     pub(crate) async fn note_seen(&self, devices: &[DeviceKey]) -> Result<(), StoreError> {
         let now = self.clock.now();
         let mut write = self.store.write().await?;
-        for device in devices {
-            devices::seen(write.db(), device, now).await?;
-        }
+        devices::seen(write.db(), devices, now).await?;
         write.commit().await?;
         Ok(())
     }

@@ -87,6 +87,13 @@ impl Service {
             return Err(invite.usable(now).err().unwrap_or_else(invite::unknown));
         };
 
+        let has_key = |row: &MemberRow| row.device != *device && row.tunnel == request.tunnel;
+        if party.members().any(has_key) {
+            return Err(refuse(
+                ErrorCode::Conflict,
+                "another member has this tunnel key: make a new key pair",
+            ));
+        }
         if let Some(me) = party.member_of(device).cloned() {
             if me.tunnel == request.tunnel {
                 return Ok(self.membership(write.db(), &party, &me).await?);

@@ -1,17 +1,16 @@
-use std::collections::HashMap;
-
-use lanrage_proto::api::{Change, Role};
+use lanrage_proto::api::Change;
 use lanrage_proto::{DeviceKey, RelayId, SessionId};
 
 use super::Service;
-use super::party::make_owner;
-use crate::domain::limits::{COPIES_KEPT_S, DEVICE_FORGOTTEN_S, OWNER_GONE_S, TOMBSTONE_S};
+use super::absence::Moment;
+use crate::domain::limits::{COPIES_KEPT_S, TOMBSTONE_S};
 use crate::domain::relays::{Health, revise};
-use crate::domain::{MemberRow, role};
-use crate::store::{StoreError, devices, invites, kicks, parties, pool, relays};
+use crate::store::{StoreError, invites, kicks, parties, pool, relays};
 
-/// How often what has no hurry is done.
+/// How often what has no hurry is done, and what is timed in weeks.
 const SLOW_PERIOD_S: u64 = 60;
+/// See [`SLOW_PERIOD_S`].
+const SLOWEST_PERIOD_S: u64 = 3_600;
 /// Parties whose relay lists change in one transaction.
 const LISTS_AT_ONCE: u32 = 256;
 
@@ -21,6 +20,8 @@ pub(super) struct Progress {
     pool_version: u64,
     health: Vec<(RelayId, Health)>,
     slow_done_s: Option<u64>,
+    slowest_done_s: Option<u64>,
+    at_work: Option<Moment>,
 }
 
 impl Service {
@@ -43,11 +44,18 @@ impl Service {
         }
 
         let uptime_s = self.clock.uptime_s();
-        if progress.slow_done_s.is_none_or(|done| uptime_s >= done + SLOW_PERIOD_S) {
+        let is_due = |done: Option<u64>, period| done.is_none_or(|done| uptime_s >= done + period);
+        if is_due(progress.slow_done_s, SLOW_PERIOD_S) {
             self.refresh_pool().await?;
-            self.note_seen(&self.hub.connected()).await?;
-            self.replace_gone_owners().await?;
+            progress.at_work = Some(self.note_work(progress.at_work).await?);
             self.expire().await?;
+            // Only here: control's own absence is taken off first.
+            if is_due(progress.slowest_done_s, SLOWEST_PERIOD_S) {
+                self.note_seen(&self.hub.connected()).await?;
+                self.replace_gone_owners().await?;
+                self.forget_abandoned().await?;
+                progress.slowest_done_s = Some(uptime_s);
+            }
             progress.slow_done_s = Some(uptime_s);
         }
         Ok(())
@@ -118,38 +126,6 @@ impl Service {
         }
     }
 
-    /// A party whose owner had no stream for 30 days gets another.
-    async fn replace_gone_owners(&self) -> Result<(), StoreError> {
-        let gone_since = self.clock.now().saturating_sub(OWNER_GONE_S);
-        let orphaned = parties::with_owner_gone(&mut *self.store.read().await?, gone_since).await?;
-        for session in orphaned {
-            let mut write = self.store.write().await?;
-            let Some(party) = parties::load(write.db(), session).await? else { continue };
-            let mut seen = HashMap::new();
-            for row in party.members() {
-                seen.insert(row.device, devices::last_seen(write.db(), &row.device).await?);
-            }
-            let present = |device: &DeviceKey| {
-                self.hub.is_online(device) || seen.get(device).is_some_and(|at| *at >= gone_since)
-            };
-            let Some(owner) = party.members().find(|row| row.role == Role::Owner) else { continue };
-            let successor = role::successor(&party, owner.member, present);
-            let worthy = successor.and_then(|member| party.member(member));
-            if present(&owner.device) || worthy.is_none_or(|row| !present(&row.device)) {
-                continue;
-            }
-            let successor = worthy.expect("just seen").member;
-            let old = MemberRow { role: Role::Member, ..owner.clone() };
-            parties::put_member(write.db(), session, &old).await?;
-            let new = make_owner(&mut write, &party, successor).await?;
-            let _committed = write.commit().await?;
-            self.tell_member(&party, None, &old);
-            self.tell_member(&party, None, &new);
-            tracing::info!(%session, member = new.member.number(), "ownership passed on");
-        }
-        Ok(())
-    }
-
     /// Deletes what has had its time.
     async fn expire(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
@@ -157,7 +133,6 @@ impl Service {
         invites::expire(write.db(), now, now.saturating_sub(TOMBSTONE_S)).await?;
         kicks::expire(write.db(), now, now.saturating_sub(COPIES_KEPT_S)).await?;
         relays::expire_tokens(write.db(), now).await?;
-        devices::forget(write.db(), now.saturating_sub(DEVICE_FORGOTTEN_S)).await?;
         write.commit().await?;
         Ok(())
     }

@@ -18,6 +18,8 @@ use crate::hub::{Hub, encode};
 use crate::limiter::{Limiter, Purpose, prefix};
 use crate::store::{Store, StoreError, parties};
 
+/// Who has been away for too long, control itself not counted.
+mod absence;
 /// Registers devices and knows their tokens.
 mod devices;
 pub(crate) use devices::{token_hash, unauthorized};

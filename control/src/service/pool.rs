@@ -1,25 +1,24 @@
-use std::net::{SocketAddrV4, SocketAddrV6};
 use std::sync::{Arc, PoisonError};
 
 use ed25519_dalek::SigningKey;
-use lanrage_proto::api::{Change, Enrolled, Enrolment, ErrorCode, RELAY_PROOF_CONTEXT, Revocation};
+use lanrage_proto::api::{
+    Change, ENROLMENT_PROOF_CONTEXT, Enrolled, Enrolment, ErrorCode, RELAY_PROOF_CONTEXT,
+    Revocation,
+};
 use lanrage_proto::map::{RelayEntry, RelayMap, SignedMap};
 use lanrage_proto::signed::RelayCertificate;
-use lanrage_proto::{PoolId, RelayId, Signature};
+use lanrage_proto::{DeviceKey, PoolId, RelayId, Signature};
 use sqlx::SqliteConnection;
 
 use super::Service;
 use super::devices::token_hash;
 use crate::domain::keys::{self, SigningKeyRow};
 use crate::domain::limits::CERTIFICATE_LIFETIME_S;
-use crate::domain::{Refusal, naming, refuse};
+use crate::domain::{self, Refusal, entry, naming, refuse};
 use crate::hub::encode;
 use crate::random::random_bytes;
 use crate::store::relays::RelayRow;
 use crate::store::{Store, StoreError, kicks, pool, relays};
-
-/// A relay's unicast addresses.
-pub(crate) type Addresses = (Option<SocketAddrV4>, Option<SocketAddrV6>);
 
 /// The pool brought up to date: what is signed by which keys, and the map that says so.
 struct Refreshed {
@@ -29,14 +28,27 @@ struct Refreshed {
     changed: bool,
 }
 
+/// When a map is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sign {
+    /// Something in it has changed.
+    Changed,
+    Always,
+}
+
 /// Brings the pool up to date before anything runs.
+///
+/// The database may be an old backup. A map that clients and relays have never seen, under a
+/// greater serial, makes them follow it; and no revocation gets a cursor that a relay may have
+/// from what is lost, for there is less than one a second.
 pub(super) async fn take_over(
     store: &Store,
     root: &SigningKey,
     now: u64,
 ) -> Result<(Vec<SigningKeyRow>, SignedMap, u64), StoreError> {
     let mut write = store.write().await?;
-    let refreshed = refresh(write.db(), root, now).await?;
+    let refreshed = refresh(write.db(), root, now, Sign::Always).await?;
+    kicks::raise_cursor(write.db(), now).await?;
     let revoked = kicks::last_cursor(write.db()).await?;
     write.commit().await?;
     Ok((refreshed.signing_keys, refreshed.map, revoked))
@@ -47,16 +59,23 @@ impl Service {
     /// in it has changed, and tells everybody.
     pub(crate) async fn refresh_pool(&self) -> Result<(), StoreError> {
         let mut write = self.store.write().await?;
-        let refreshed = refresh(write.db(), &self.root, self.clock.now()).await?;
+        let refreshed = refresh(write.db(), &self.root, self.clock.now(), Sign::Changed).await?;
         let _committed = write.commit().await?;
         self.take(refreshed);
         Ok(())
     }
 
-    /// Takes a relay into the pool for a one-time token.
-    pub(crate) async fn enrol(&self, request: &Enrolment) -> Result<Enrolled, Refusal> {
+    /// Takes a relay into the pool for a one-time token, when it has the identity key that it
+    /// names: it may be the one of a relay that is in the pool already.
+    pub(crate) async fn enrol(
+        &self,
+        request: &Enrolment,
+        channel_binding: &[u8; 32],
+    ) -> Result<Enrolled, Refusal> {
         naming::check_name(&request.name)?;
-        check_addresses((request.ipv4, request.ipv6))?;
+        entry::check_tunnel_key(&request.key)?;
+        domain::relays::check_addresses((request.ipv4, request.ipv6))?;
+        check_proof(&request.identity, ENROLMENT_PROOF_CONTEXT, channel_binding, &request.proof)?;
         let now = self.clock.now();
         let mut write = self.store.write().await?;
         let hash = token_hash(&request.token);
@@ -78,7 +97,7 @@ impl Service {
             seen: now,
         };
         let relay = relays::enrol(write.db(), &row, now).await?;
-        let refreshed = refresh(write.db(), &self.root, now).await?;
+        let refreshed = refresh(write.db(), &self.root, now, Sign::Changed).await?;
         let pool = pool::load(write.db()).await?.id;
         let _committed = write.commit().await?;
         self.take(refreshed);
@@ -92,21 +111,16 @@ impl Service {
         relay: RelayId,
         proof: &Signature,
         channel_binding: &[u8; 32],
-        addresses: Addresses,
+        addresses: domain::relays::Addresses,
     ) -> Result<(), Refusal> {
-        check_addresses(addresses)?;
+        domain::relays::check_addresses(addresses)?;
         let mut write = self.store.write().await?;
         let row = relays::load(write.db(), relay).await?.ok_or_else(not_enrolled)?;
-        if !row.identity.verifies(RELAY_PROOF_CONTEXT, channel_binding, proof) {
-            return Err(refuse(
-                ErrorCode::BadProof,
-                "the proof is not the relay's signature over this connection",
-            ));
-        }
+        check_proof(&row.identity, RELAY_PROOF_CONTEXT, channel_binding, proof)?;
         let (ipv4, ipv6) = addresses;
         let now = self.clock.now();
         relays::update(write.db(), &RelayRow { ipv4, ipv6, seen: now, ..row }).await?;
-        let refreshed = refresh(write.db(), &self.root, now).await?;
+        let refreshed = refresh(write.db(), &self.root, now, Sign::Changed).await?;
         let _committed = write.commit().await?;
         self.take(refreshed);
         Ok(())
@@ -147,6 +161,7 @@ async fn refresh(
     db: &mut SqliteConnection,
     root: &SigningKey,
     now: u64,
+    sign: Sign,
 ) -> Result<Refreshed, StoreError> {
     let mut signing_keys = pool::signing_keys(db).await?;
     if let Some(id) = keys::due(&signing_keys, now) {
@@ -171,14 +186,17 @@ async fn refresh(
     }
 
     let wanted = RelayMap {
-        serial: row.map_serial + 1,
+        // At least the time: a restored database must not count again from where it was.
+        serial: now.max(row.map_serial + 1),
         issued: now,
         pool: row.id,
         signing_keys: keys::listed(&signing_keys),
         relays: entries,
     };
     let relays = wanted.relays.iter().map(|entry| entry.certificate.relay).collect();
-    if let Some(map) = row.map.filter(|map| says_the_same(map, &wanted, root)) {
+    if let Some(map) = row.map.filter(|map| says_the_same(map, &wanted, root))
+        && sign == Sign::Changed
+    {
         return Ok(Refreshed { signing_keys, relays, map, changed: false });
     }
     let map = wanted.sign(root);
@@ -216,16 +234,19 @@ fn says_the_same(signed: &SignedMap, wanted: &RelayMap, root: &SigningKey) -> bo
         })
 }
 
-fn check_addresses((ipv4, ipv6): Addresses) -> Result<(), Refusal> {
-    let unusable = ipv4.is_some_and(|a| a.ip().is_unspecified() || a.port() == 0)
-        || ipv6.is_some_and(|a| a.ip().is_unspecified() || a.port() == 0);
-    if unusable || (ipv4.is_none() && ipv6.is_none()) {
-        return Err(refuse(
-            ErrorCode::BadRequest,
-            "a relay has at least one unicast address with a port: set `advertise` on the relay",
-        ));
+fn check_proof(
+    identity: &DeviceKey,
+    context: &str,
+    channel_binding: &[u8; 32],
+    proof: &Signature,
+) -> Result<(), Refusal> {
+    if identity.verifies(context, channel_binding, proof) {
+        return Ok(());
     }
-    Ok(())
+    Err(refuse(
+        ErrorCode::BadProof,
+        "the proof is not the relay's signature over this connection: update LANrage on the relay",
+    ))
 }
 
 fn not_enrolled() -> Refusal {

@@ -1,7 +1,7 @@
 use lanrage_proto::DeviceKey;
 use sqlx::SqliteConnection;
 
-use super::{StoreError, of_u64};
+use super::{StoreError, of_u64, to_json};
 
 /// The last tokens of a device that hold. A client on a bad line begins a registration up to four
 /// times and uses the first answer, while the others still arrive here; twice that, so that two
@@ -52,15 +52,33 @@ pub(crate) async fn of_token(
         .map_err(|_| StoreError::Unreadable("device"))
 }
 
-/// Notes that the device has, or just had, a stream.
+/// Notes that the devices have, or just had, a stream.
 pub(crate) async fn seen(
     db: &mut SqliteConnection,
-    device: &DeviceKey,
+    devices: &[DeviceKey],
     now: u64,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE devices SET seen = ? WHERE device = ?")
+    let hex = |device: &DeviceKey| device.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    let devices: Vec<String> = devices.iter().map(hex).collect();
+    sqlx::query(
+        "UPDATE devices SET seen = ?1 WHERE device IN (SELECT unhex(value) FROM json_each(?2))",
+    )
+    .bind(of_u64(now))
+    .bind(to_json(&devices))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Moves all times of [`seen`] by `shift_s`, to `now` at most.
+pub(crate) async fn shift_seen(
+    db: &mut SqliteConnection,
+    shift_s: i64,
+    now: u64,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE devices SET seen = max(0, min(seen + ?1, ?2))")
+        .bind(shift_s)
         .bind(of_u64(now))
-        .bind(&device.0[..])
         .execute(db)
         .await?;
     Ok(())

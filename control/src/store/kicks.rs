@@ -131,7 +131,7 @@ pub(crate) async fn revocations(
     rows.iter().map(revocation).collect()
 }
 
-/// The cursor of the last revocation ever made.
+/// The cursor of the last revocation ever made, or what it was raised to since.
 pub(crate) async fn last_cursor(db: &mut SqliteConnection) -> Result<u64, StoreError> {
     let row = sqlx::query(
         "SELECT coalesce(max(seq), 0) AS cursor FROM sqlite_sequence WHERE name = 'revocations'",
@@ -139,6 +139,37 @@ pub(crate) async fn last_cursor(db: &mut SqliteConnection) -> Result<u64, StoreE
     .fetch_one(db)
     .await?;
     number(&row, "cursor")
+}
+
+/// Makes the next revocation's cursor greater than `cursor`.
+pub(crate) async fn raise_cursor(db: &mut SqliteConnection, cursor: u64) -> Result<(), StoreError> {
+    // An ordinary table, made with a row for each table once that has had one
+    // (https://sqlite.org/autoinc.html).
+    sqlx::query(
+        "INSERT INTO sqlite_sequence (name, seq) SELECT 'revocations', 0 WHERE NOT EXISTS
+            (SELECT 1 FROM sqlite_sequence WHERE name = 'revocations')",
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'revocations'")
+        .bind(of_u64(cursor))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Moves the times when kicks were made by `shift_s`, to `now` at most.
+pub(crate) async fn shift_made(
+    db: &mut SqliteConnection,
+    shift_s: i64,
+    now: u64,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE kicks SET made = max(0, min(made + ?1, ?2))")
+        .bind(shift_s)
+        .bind(of_u64(now))
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 /// Deletes kicks made before `kept_since` with their copies, and revocations that no longer matter.

@@ -56,28 +56,35 @@ pub(crate) enum OpenError {
     Missing(PathBuf),
     #[error("{0} has schema {1}, this program knows up to {known}: run a newer lanrage-control", known = schema::VERSION)]
     Newer(PathBuf, i64),
+    #[error("{0} has schema {1}, this program needs {known}: start `lanrage-control run` of this version first", known = schema::VERSION)]
+    Older(PathBuf, i64),
     #[error("{0} is corrupt ({1}): stop lanrage-control and restore the file from a backup")]
     Corrupt(PathBuf, String),
     #[error("{0} cannot be opened: {1}")]
     Database(PathBuf, sqlx::Error),
 }
 
-/// Whether a missing database is made.
+/// What a database is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Missing {
+pub(crate) enum Opening {
+    /// To make it. The caller has the directory's lock.
     Create,
-    Refuse,
+    /// To serve from it: it is checked and brought up to today's schema. The caller has the
+    /// directory's lock.
+    Serve,
+    /// To look at it or change a row while another process, perhaps of an older version, serves.
+    Visit,
 }
 
 impl Store {
-    /// Opens, checks and brings the file up to today's schema.
-    pub(crate) async fn open(path: &Path, missing: Missing) -> Result<Self, OpenError> {
-        if missing == Missing::Refuse && !path.exists() {
+    /// Opens the file.
+    pub(crate) async fn open(path: &Path, opening: Opening) -> Result<Self, OpenError> {
+        if opening != Opening::Create && !path.exists() {
             return Err(OpenError::Missing(path.to_owned()));
         }
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(missing == Missing::Create)
+            .create_if_missing(opening == Opening::Create)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT)
@@ -90,8 +97,11 @@ impl Store {
             .connect_with(options.clone())
             .await
             .map_err(failed)?;
-        schema::check(&writer, path).await?;
-        schema::migrate(&writer).await.map_err(failed)?;
+        schema::check_version(&writer, path, opening).await?;
+        if opening != Opening::Visit {
+            schema::check_whole(&writer, path).await?;
+            schema::migrate(&writer).await.map_err(failed)?;
+        }
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .idle_timeout(None)

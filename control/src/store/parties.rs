@@ -139,16 +139,36 @@ pub(crate) async fn relays_in_use(db: &mut SqliteConnection) -> Result<Vec<Relay
     rows.iter().map(|row| Ok(RelayId(number(row, "relay")?))).collect()
 }
 
-/// Parties whose owner was last seen before `seen_before`.
+/// Parties whose owner was last seen before `gone_since`, and another member after.
 pub(crate) async fn with_owner_gone(
     db: &mut SqliteConnection,
-    seen_before: u64,
+    gone_since: u64,
 ) -> Result<Vec<SessionId>, StoreError> {
     let rows = sqlx::query(
-        "SELECT session FROM members NATURAL JOIN devices
-         WHERE role = 'owner' AND gone IS NULL AND seen < ?",
+        "SELECT session FROM members AS owner JOIN devices USING (device)
+         WHERE role = 'owner' AND gone IS NULL AND seen < ?1 AND EXISTS
+            (SELECT 1 FROM members AS other JOIN devices USING (device)
+             WHERE other.session = owner.session AND other.gone IS NULL AND seen >= ?1)",
+    )
+    .bind(of_u64(gone_since))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(session).collect()
+}
+
+/// Parties of which no member was seen after `seen_before`.
+pub(crate) async fn abandoned(
+    db: &mut SqliteConnection,
+    seen_before: u64,
+    limit: u32,
+) -> Result<Vec<SessionId>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT session FROM parties WHERE NOT EXISTS
+            (SELECT 1 FROM members JOIN devices USING (device)
+             WHERE members.session = parties.session AND gone IS NULL AND seen >= ?1) LIMIT ?2",
     )
     .bind(of_u64(seen_before))
+    .bind(limit)
     .fetch_all(db)
     .await?;
     rows.iter().map(session).collect()
@@ -259,5 +279,72 @@ fn role(name: &str) -> Result<Role, StoreError> {
         "promoted" => Ok(Role::Promoted),
         "owner" => Ok(Role::Owner),
         _ => Err(StoreError::Unreadable("role")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Opening, Store, devices};
+    use super::*;
+
+    const OWNER: DeviceKey = DeviceKey([1; 32]);
+    const GUEST: DeviceKey = DeviceKey([2; 32]);
+
+    async fn party_of_two(store: &Store) -> SessionId {
+        let row = |number, device, role| MemberRow {
+            member: Member::new(number).unwrap(),
+            generation: Generation(1),
+            device,
+            tunnel: TunnelKey([number; 32]),
+            name: format!("m{number}"),
+            role,
+            joined: 0,
+            gone: None,
+            entry: None,
+        };
+        let party = Party {
+            session: SessionId(7),
+            name: "party".to_owned(),
+            subnet: Ipv4Addr::new(10, 66, 1, 0),
+            prefix: Ipv6Addr::LOCALHOST,
+            epoch: Epoch(1),
+            relays: Vec::new(),
+            rows: Vec::new(),
+        };
+        let mut write = store.write().await.unwrap();
+        let new = NewParty { party: &party, creator: &OWNER, request: &[0; 16], now: 0 };
+        assert!(insert(write.db(), &new).await.unwrap());
+        for (number, device, role) in [(1, OWNER, Role::Owner), (2, GUEST, Role::Member)] {
+            devices::register(write.db(), &device, &[number; 32], 0).await.unwrap();
+            put_member(write.db(), party.session, &row(number, device, role)).await.unwrap();
+        }
+        write.commit().await.unwrap();
+        party.session
+    }
+
+    /// A party to which nobody comes has work for nobody, however long its owner is gone; every
+    /// such party was loaded every minute for ever.
+    #[tokio::test]
+    async fn regression_an_abandoned_party_waits_for_a_member_and_then_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("control.db"), Opening::Create).await.unwrap();
+        let session = party_of_two(&store).await;
+        let mut write = store.write().await.unwrap();
+        let db = write.db();
+        devices::seen(db, &[OWNER, GUEST], 100).await.unwrap();
+        assert_eq!(with_owner_gone(db, 101).await.unwrap(), []);
+        assert_eq!(abandoned(db, 101, 9).await.unwrap(), [session]);
+
+        devices::seen(db, &[GUEST], 101).await.unwrap();
+        assert_eq!(with_owner_gone(db, 101).await.unwrap(), [session]);
+        assert_eq!(abandoned(db, 101, 9).await.unwrap(), []);
+
+        devices::seen(db, &[OWNER], 101).await.unwrap();
+        assert_eq!(with_owner_gone(db, 101).await.unwrap(), []);
+
+        devices::shift_seen(db, 50, 120).await.unwrap();
+        assert_eq!(devices::last_seen(db, &OWNER).await.unwrap(), 120, "not after today");
+        devices::shift_seen(db, -200, 120).await.unwrap();
+        assert_eq!(devices::last_seen(db, &OWNER).await.unwrap(), 0);
     }
 }

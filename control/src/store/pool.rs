@@ -35,6 +35,17 @@ pub(crate) async fn touch(db: &mut SqliteConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// When the service was last at work; 0 when it never was.
+pub(crate) async fn alive(db: &mut SqliteConnection) -> Result<u64, StoreError> {
+    number(&sqlx::query("SELECT alive FROM pool").fetch_one(db).await?, "alive")
+}
+
+/// Notes that the service is at work.
+pub(crate) async fn set_alive(db: &mut SqliteConnection, now: u64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE pool SET alive = ?").bind(of_u64(now)).execute(db).await?;
+    Ok(())
+}
+
 /// Keeps a new map; its serial never goes back.
 pub(crate) async fn keep_map(
     db: &mut SqliteConnection,

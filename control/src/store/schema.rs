@@ -1,22 +1,37 @@
+use std::cmp::Ordering;
 use std::path::Path;
 
 use sqlx::SqlitePool;
 
-use super::{OpenError, open_error};
+use super::{OpenError, Opening, open_error};
 
 /// Each step is applied once, in order, and never changed afterwards.
-const STEPS: [&str; 1] = [include_str!("../../migrations/0001.sql")];
+const STEPS: [&str; 2] =
+    [include_str!("../../migrations/0001.sql"), include_str!("../../migrations/0002.sql")];
 /// The schema this program writes; in the file as `PRAGMA user_version`.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
 
-/// Refuses a file that is damaged or newer than this program.
-pub(super) async fn check(db: &SqlitePool, path: &Path) -> Result<(), OpenError> {
+/// Refuses a file that is newer than this program, and to visitors one that is older.
+pub(super) async fn check_version(
+    db: &SqlitePool,
+    path: &Path,
+    opening: Opening,
+) -> Result<(), OpenError> {
     let failed = |error| open_error(path, error);
     let found: i64 =
         sqlx::query_scalar("PRAGMA user_version").fetch_one(db).await.map_err(failed)?;
-    if found > VERSION {
-        return Err(OpenError::Newer(path.to_owned(), found));
+    match found.cmp(&VERSION) {
+        Ordering::Greater => Err(OpenError::Newer(path.to_owned(), found)),
+        Ordering::Less if opening == Opening::Visit => {
+            Err(OpenError::Older(path.to_owned(), found))
+        }
+        Ordering::Less | Ordering::Equal => Ok(()),
     }
+}
+
+/// Refuses a file that is damaged; reads all of it.
+pub(super) async fn check_whole(db: &SqlitePool, path: &Path) -> Result<(), OpenError> {
+    let failed = |error| open_error(path, error);
     let damage: String =
         sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(db).await.map_err(failed)?;
     if damage != "ok" {

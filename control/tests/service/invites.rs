@@ -162,3 +162,20 @@ async fn a_member_with_another_tunnel_key_gets_a_ticket_for_that() {
     assert_eq!(second.ticket.ticket.body.key, guest.tunnel_key());
     assert_eq!(second.party.members[1].entry, None, "the entry named the old key");
 }
+
+/// Two members with one WireGuard key: whose a handshake is nobody could tell.
+#[tokio::test]
+async fn regression_another_members_tunnel_key_is_refused() {
+    let (service, _relay) = Service::with_relay().await;
+    let owner = Device::register(&service).await;
+    let session = owner.create_party().await.party.session;
+    let key = owner.invite(session, 1, 2).await.unwrap();
+    let mut guest = Device::register(&service).await;
+    let own = guest.tunnel.clone();
+    guest.tunnel = owner.tunnel.clone();
+    assert_refused(guest.redeem(&key, "guest").await, ErrorCode::Conflict);
+    guest.tunnel = own;
+    guest.redeem(&key, "guest").await.unwrap();
+    guest.tunnel = owner.tunnel.clone();
+    assert_refused(guest.redeem(&key, "guest").await, ErrorCode::Conflict);
+}

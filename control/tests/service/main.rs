@@ -9,6 +9,7 @@ mod devices;
 mod invites;
 mod kicks;
 mod operators;
+mod outages;
 mod parties;
 mod relays;
 mod streams;

@@ -18,19 +18,56 @@ async fn get(address: SocketAddr, path: &str) -> String {
     answer
 }
 
+/// The value of a line of `/metrics`, by its name and labels; 0 when there is none.
+fn value(metrics: &str, series: &str) -> f64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().unwrap())
+}
+
+/// The recorder is the process's, and other tests count as well; what nobody counts stays.
 #[tokio::test]
 async fn health_and_metrics_tell_what_happens() {
     let (service, _relay) = Service::with_relay().await;
     let metrics = service.server.metrics_address().unwrap();
     assert!(get(metrics, "/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(get(metrics, "/readyz").await.starts_with("HTTP/1.1 200"));
+    let before = get(metrics, "/metrics").await;
+
     let owner = Device::register(&service).await;
-    owner.create_party().await;
-    let text = get(metrics, "/metrics").await;
-    // The recorder is the process's: other tests count as well.
-    for name in [
+    let session = owner.create_party().await.party.session;
+    let invite = owner.invite(session, 1, 1).await.unwrap();
+    Device::register(&service).await.redeem(&invite, "guest").await.unwrap();
+    owner.kick(&owner.state(session).await, member(2)).await.unwrap();
+    let mut stream = Stream::open(&owner, Some(u64::MAX)).await;
+    stream.snapshot().await;
+    let streams = get(metrics, "/metrics").await;
+    for kind in ["device", "relay"] {
+        let series = format!("lanrage_control_streams{{kind=\"{kind}\"}}");
+        assert!(value(&streams, &series) >= 1.0, "{series} in {streams}");
+    }
+
+    let limited = Service::start_with(|config| config.requests_per_minute = 1).await;
+    let device = Device::register(&limited).await;
+    let proof = proof_of(&device.key, &device.connection.channel_binding());
+    let refused = device.post::<_, serde_json::Value>(path::DEVICES, &proof).await;
+    assert_refused(refused, ErrorCode::RateLimited);
+
+    let mut plain = tokio::net::TcpStream::connect(service.server.addresses()[0]).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    plain.read_to_end(&mut Vec::new()).await.unwrap();
+
+    let file = service.dir.path().join("control.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("DROP TABLE tokens").execute(&mut db).await.unwrap();
+    let party = path::of_party(path::TICKET, session);
+    assert_refused(owner.post::<_, serde_json::Value>(&party, &empty()).await, ErrorCode::Internal);
+
+    let after = get(metrics, "/metrics").await;
+    for series in [
         "lanrage_control_requests_total{status=\"200\"}",
-        "lanrage_control_streams{kind=\"relay\"}",
+        "lanrage_control_requests_total{status=\"429\"}",
+        "lanrage_control_requests_total{status=\"500\"}",
         "lanrage_control_kicks_total",
         "lanrage_control_rate_limited_total",
         "lanrage_control_connection_failures_total",
@@ -38,7 +75,13 @@ async fn health_and_metrics_tell_what_happens() {
         "lanrage_control_stream_snapshots_total",
         "lanrage_control_invites_redeemed_total",
     ] {
-        assert!(text.contains(name), "{name} in {text}");
+        assert!(value(&after, series) > value(&before, series), "{series} in {after}");
+    }
+
+    let page = include_str!("../../../docs/src/metrics.md");
+    for name in after.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = name.split(' ').next().unwrap();
+        assert!(page.contains(&format!("`{name}`")), "{name} stands in no document");
     }
 }
 

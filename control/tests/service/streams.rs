@@ -150,7 +150,7 @@ async fn a_slow_reader_stalls_nobody_and_gets_a_snapshot() {
     let connection = service.client().connect(DEADLINE).await.unwrap();
     for _ in 0..60 {
         let token = relay_token(&service).await.secret;
-        let request = enrolment(token, "filler", &SigningKey::from_bytes(&random()));
+        let request = enrolment(token, "filler", &SigningKey::from_bytes(&random()), &connection);
         let enrolled =
             connection.request::<_, Enrolled>(Method::POST, path::ENROL, None, &request, DEADLINE);
         enrolled.await.unwrap();

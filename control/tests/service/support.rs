@@ -9,11 +9,13 @@ use ed25519_dalek::SigningKey;
 use lanrage_control::{Cli, Clock, Config, Options, Server, StateDir, execute};
 use lanrage_control_client::{Connection, ControlClient, Endpoint, Error, Method, WebSocket};
 use lanrage_proto::api::{
-    CreateInvite, CreateParty, DEVICE_PROOF_CONTEXT, DeviceDown, DeviceUp, Enrolled, Enrolment,
-    EnrolmentToken, ErrorCode, Heartbeat, InviteInfo, Kick, Kicked, Membership, PublishEntry,
-    RELAY_PROOF_CONTEXT, RedeemInvite, RegisterDevice, Registered, RelayDown, RelayUp, path,
+    CreateInvite, CreateParty, DEVICE_PROOF_CONTEXT, DeviceDown, DeviceUp, ENROLMENT_PROOF_CONTEXT,
+    Enrolled, Enrolment, EnrolmentToken, ErrorCode, Heartbeat, InviteInfo, Kick, Kicked,
+    Membership, PublishEntry, RELAY_PROOF_CONTEXT, RedeemInvite, RegisterDevice, Registered,
+    RelayDown, RelayUp, path,
 };
 use lanrage_proto::bytes::Token;
+use lanrage_proto::map::{RelayMap, SignedMap};
 use lanrage_proto::party::{EntryBody, EpochCopy, InviteKey, commitment};
 use lanrage_proto::signed::sign;
 use lanrage_proto::{
@@ -84,10 +86,24 @@ impl Service {
 
     /// Stops and starts again on the same directory and clock.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_after(|_, _| {}).await
+    }
+
+    /// Stops, does something to the state directory, and starts again.
+    pub(crate) async fn restart_after(self, change: impl FnOnce(&Path, &Clock)) -> Self {
         let Self { dir, server, clock, config } = self;
         server.stop().await;
+        change(dir.path(), &clock);
         let server = Server::start(&config, clock.clone()).await.unwrap();
         Self { dir, server, clock, config }
+    }
+
+    /// The relay map that it serves.
+    pub(crate) async fn map(&self) -> RelayMap {
+        let connection = self.client().connect(DEADLINE).await.unwrap();
+        let map: SignedMap =
+            connection.request(Method::GET, path::MAP, None, &(), DEADLINE).await.unwrap();
+        map.verify(&self.endpoint().root).unwrap()
     }
 
     pub(crate) fn endpoint(&self) -> Endpoint {
@@ -349,11 +365,17 @@ pub(crate) async fn relay_token(service: &Service) -> EnrolmentToken {
     service.command(&["relay", "token"]).await.trim().parse().unwrap()
 }
 
-pub(crate) fn enrolment(token: Token, name: &str, identity: &SigningKey) -> Enrolment {
+pub(crate) fn enrolment(
+    token: Token,
+    name: &str,
+    identity: &SigningKey,
+    connection: &Connection,
+) -> Enrolment {
     Enrolment {
         token,
         name: name.to_owned(),
         identity: DeviceKey(identity.verifying_key().to_bytes()),
+        proof: sign(identity, ENROLMENT_PROOF_CONTEXT, &connection.channel_binding()),
         key: TunnelKey(random()),
         ipv4: Some(RELAY_IPV4),
         ipv6: None,
@@ -366,7 +388,7 @@ impl Relay {
         assert_eq!(token.root, service.endpoint().root);
         let identity = SigningKey::from_bytes(&random());
         let connection = service.client().connect(DEADLINE).await.unwrap();
-        let request = enrolment(token.secret, name, &identity);
+        let request = enrolment(token.secret, name, &identity, &connection);
         let answer = connection.request(Method::POST, path::ENROL, None, &request, DEADLINE).await;
         let Enrolled { relay, .. } = answer.unwrap();
         let mut relay = Self::connect(service, relay, identity, 0).await.unwrap();

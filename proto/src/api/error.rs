@@ -46,12 +46,27 @@ pub enum ErrorCode {
     BadEnrolment,
     /// 500: control's fault.
     Internal,
-    /// A code this program does not know.
+    /// A code this program does not know; see [`ErrorCode::of_status`].
     #[serde(other)]
     Other,
 }
 
 impl ErrorCode {
+    /// What an unknown code is treated as: the most general one of its HTTP status (§10).
+    pub const fn of_status(status: u16) -> Self {
+        match status {
+            400 => Self::BadRequest,
+            401 => Self::Unauthorized,
+            403 => Self::Forbidden,
+            404 => Self::NotFound,
+            409 => Self::Conflict,
+            410 => Self::InviteVoid,
+            429 => Self::RateLimited,
+            500..=599 => Self::Internal,
+            _ => Self::Other,
+        }
+    }
+
     /// The HTTP status that goes with the code.
     pub const fn status(self) -> u16 {
         match self {

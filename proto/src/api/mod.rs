@@ -33,6 +33,8 @@ pub const CHANNEL_BINDING_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 pub const CHANNEL_BINDING_LEN: usize = 32;
 /// Context of the signatures over the channel binding.
 pub const DEVICE_PROOF_CONTEXT: &str = "lanrage device 1";
+/// Context of a relay's signature over the channel binding of the connection it enrols by.
+pub const ENROLMENT_PROOF_CONTEXT: &str = "lanrage relay enrolment 1";
 /// Context of a relay's signature over the channel binding of its stream.
 pub const RELAY_PROOF_CONTEXT: &str = "lanrage relay stream 1";
 

@@ -70,6 +70,9 @@ pub struct Enrolment {
     pub name: String,
     /// Ed25519: proves the relay on its later streams.
     pub identity: DeviceKey,
+    /// By the identity key over this connection's channel binding, with
+    /// [`super::ENROLMENT_PROOF_CONTEXT`].
+    pub proof: Signature,
     /// X25519: its static key towards clients.
     pub key: TunnelKey,
     /// Unicast address for clients.

@@ -363,6 +363,7 @@ API = {
     "promote": {"member": PEER_MEMBER, "role": "promoted"},
     "api_error": {"code": "invite_used_up", "message": "all uses of the invite are spent: ask for another"},
     "enrolment": {"token": b64(TOKEN), "name": "fra1", "identity": b64(ed_public(DEVICE)),
+                  "proof": b64(sign(DEVICE, b"lanrage relay enrolment 1", CHANNEL_BINDING)),
                   "key": b64(x_public(RELAY_PRIVATE)), "ipv4": "192.0.2.1:51820", "ipv6": "[2001:db8::1]:51821"},
     "enrolled": {"relay": RELAY, "pool": POOL, "now": NOW},
     "device_up_follow": {"type": "follow", "cursor": 41},

@@ -188,8 +188,17 @@ impl Link {
                 return Ok(());
             }
         };
+        if self.told.map.as_ref() == Some(&signed) {
+            return Ok(());
+        }
         let known = self.told.relay_map(&self.enrolment.root).map_or(0, |map| map.serial);
-        if map.serial < known {
+        if map.serial <= known {
+            tracing::warn!(
+                serial = map.serial,
+                known,
+                "control sent an older relay map than the last; it is not used, and tickets may be \
+                 refused: set the clock of control's host and start control again"
+            );
             return Ok(());
         }
         self.told.map = Some(signed);

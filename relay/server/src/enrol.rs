@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use lanrage_control_client::{ControlClient, Endpoint, Error, Method};
 use lanrage_proto::DeviceKey;
-use lanrage_proto::api::{self, Enrolled, EnrolmentToken, path};
+use lanrage_proto::api::{self, ENROLMENT_PROOF_CONTEXT, Enrolled, EnrolmentToken, path};
+use lanrage_proto::signed::sign;
 
 use crate::backoff::Backoff;
 use crate::config::Config;
@@ -60,14 +61,16 @@ async fn enrol(
     keys: &Keys,
     token: &EnrolmentToken,
 ) -> Result<Enrolled, Error> {
+    let connection = client.connect(DEADLINE).await?;
+    let identity = keys.identity();
     let body = api::Enrolment {
         token: token.secret,
         name: config.name.clone(),
-        identity: DeviceKey(keys.identity().verifying_key().to_bytes()),
+        identity: DeviceKey(identity.verifying_key().to_bytes()),
+        proof: sign(&identity, ENROLMENT_PROOF_CONTEXT, &connection.channel_binding()),
         key: keys.tunnel_key(),
         ipv4: config.advertise_ipv4,
         ipv6: config.advertise_ipv6,
     };
-    let connection = client.connect(DEADLINE).await?;
     connection.request(Method::POST, path::ENROL, None, &body, DEADLINE).await
 }

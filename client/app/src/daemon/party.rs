@@ -309,7 +309,16 @@ impl Daemon {
             }
         };
         let Some(active) = &mut self.active else { return };
+        if map == active.map {
+            return;
+        }
         if map.serial <= active.map.serial {
+            tracing::warn!(
+                serial = map.serial,
+                known = active.map.serial,
+                "the server sent an older relay map than the last; it is not used: its operator \
+                 sets its clock and starts it again"
+            );
             return;
         }
         active.map = map.clone();
