@@ -22,12 +22,9 @@ const OFFLINE_DELAY_S: u64 = 3;
 const FEED_KEPT_S: u64 = 300;
 
 /// All feeds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Hub {
     feeds: DashMap<DeviceKey, Feed>,
-    /// The first cursor of every feed: random, so that a cursor from another run of the service
-    /// is told apart.
-    origin: u64,
 }
 
 /// A change in JSON, encoded once for all its readers.
@@ -78,11 +75,6 @@ pub(crate) fn encode(change: &Change) -> Encoded {
 }
 
 impl Hub {
-    pub(crate) fn new() -> Self {
-        let origin = u64::from(u32::from_be_bytes(random_bytes()) >> 1) << 32;
-        Self { feeds: DashMap::new(), origin }
-    }
-
     /// Adds a change to a device's feed, if it has one.
     pub(crate) fn publish(&self, device: &DeviceKey, change: &Encoded) {
         if let Some(mut feed) = self.feeds.get_mut(device) {
@@ -109,7 +101,7 @@ impl Hub {
     pub(crate) fn attach(&self, device: &DeviceKey) -> Attached {
         let stream = StreamId(u64::from_be_bytes(random_bytes()));
         let mut feed = self.feeds.entry(*device).or_insert_with(|| Feed {
-            cursor: self.origin,
+            cursor: origin(),
             changes: VecDeque::new(),
             bytes: 0,
             wake: Arc::default(),
@@ -133,9 +125,9 @@ impl Hub {
         }
     }
 
-    /// The cursor of the newest change.
+    /// The cursor of the newest change; 0 for a device without a feed.
     pub(crate) fn cursor(&self, device: &DeviceKey) -> u64 {
-        self.feeds.get(device).map_or(self.origin, |feed| feed.cursor)
+        self.feeds.get(device).map_or(0, |feed| feed.cursor)
     }
 
     /// What the stream sends after `cursor`.
@@ -179,6 +171,12 @@ impl Hub {
     }
 }
 
+/// A new feed's first cursor: random, so that a cursor of an earlier feed of the device, of this
+/// run of the service or another, is told apart and answered by a snapshot.
+fn origin() -> u64 {
+    u64::from(u32::from_be_bytes(random_bytes()) >> 1) << 32
+}
+
 impl Feed {
     fn push(&mut self, change: &Encoded) {
         self.cursor += 1;
@@ -206,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_feed_resumes_from_what_it_still_has_and_no_further() {
-        let hub = Hub::new();
+        let hub = Hub::default();
         hub.publish(&DEVICE, &change());
         let attached = hub.attach(&DEVICE);
         let begin = hub.cursor(&DEVICE);
@@ -224,9 +222,27 @@ mod tests {
         assert!(matches!(hub.next(&DEVICE, attached.stream, ahead), Next::Lost));
     }
 
+    /// A device came back after its feed was dropped, found a new one that began at the same cursor,
+    /// and never heard what had changed meanwhile.
+    #[test]
+    fn regression_a_cursor_of_a_dropped_feed_is_lost() {
+        let hub = Hub::default();
+        let attached = hub.attach(&DEVICE);
+        let begin = hub.cursor(&DEVICE);
+        hub.detach(&DEVICE, attached.stream, 0);
+        hub.sweep(OFFLINE_DELAY_S);
+        hub.sweep(FEED_KEPT_S);
+        assert!(!hub.has_feed(&DEVICE));
+        let attached = hub.attach(&DEVICE);
+        assert!(matches!(hub.next(&DEVICE, attached.stream, begin), Next::Lost));
+        hub.publish(&DEVICE, &change());
+        assert!(matches!(hub.next(&DEVICE, attached.stream, begin), Next::Lost));
+        assert!(matches!(hub.next(&DEVICE, attached.stream, begin + 1), Next::Lost));
+    }
+
     #[test]
     fn big_changes_bound_a_feed_by_bytes() {
-        let hub = Hub::new();
+        let hub = Hub::default();
         let attached = hub.attach(&DEVICE);
         let begin = hub.cursor(&DEVICE);
         let relays = vec![lanrage_proto::RelayId(60_000); FEED_BYTES_MAX / 16];
@@ -240,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_newest_stream_wins_and_going_offline_is_debounced() {
-        let hub = Hub::new();
+        let hub = Hub::default();
         let first = hub.attach(&DEVICE);
         assert!(first.came_online);
         let second = hub.attach(&DEVICE);

@@ -77,7 +77,7 @@ impl Service {
         fleet.enrolled(&relays.iter().map(|relay| relay.id).collect::<Vec<RelayId>>(), true);
         Ok(Arc::new(Self {
             store,
-            hub: Hub::new(),
+            hub: Hub::default(),
             fleet,
             clock,
             limiter: Limiter::new(settings.requests_per_minute),

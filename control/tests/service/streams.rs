@@ -119,6 +119,25 @@ async fn a_stream_resumes_where_it_broke_off() {
     assert_eq!(parties[0].session, session, "the feed is gone, the party is not");
 }
 
+/// A device that was away for longer than its feed is kept came back with its cursor and never heard
+/// what it had missed.
+#[tokio::test]
+async fn regression_a_device_that_was_away_for_long_gets_a_snapshot() {
+    let (service, _relay) = Service::with_relay().await;
+    let (owner, guest, session) = party_of_two(&service).await;
+    let mut stream = Stream::open(&guest, None).await;
+    let (cursor, _) = stream.snapshot().await;
+    stream.0.close().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    service.advance(Duration::from_secs(5)).await;
+    service.advance(Duration::from_secs(301)).await;
+    turn(&owner, session, Role::Promoted).await;
+
+    let mut stream = Stream::open(&guest, Some(cursor)).await;
+    let (_, parties) = stream.snapshot().await;
+    assert_eq!(parties[0].members[1].role, Role::Promoted);
+}
+
 #[tokio::test]
 async fn a_newer_stream_replaces_the_older() {
     let (service, _relay) = Service::with_relay().await;
