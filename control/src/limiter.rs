@@ -1,7 +1,6 @@
 //! Token buckets for what is cheap to ask and dear to answer.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::net::IpAddr;
 use std::sync::Mutex;
 
 /// Buckets: two sources share one with a chance of 1 in this.
@@ -76,20 +75,6 @@ impl Limiter {
     }
 }
 
-/// The network that one subscriber usually has: a /24 of IPv4, a /56 of IPv6.
-pub(crate) fn prefix(address: IpAddr) -> [u8; 7] {
-    match address.to_canonical() {
-        IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            [4, a, b, c, 0, 0, 0]
-        }
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, e, f, g, ..] = ip.octets();
-            [a, b, c, d, e, f, g]
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,15 +89,5 @@ mod tests {
         assert!(!ask(1, 10));
         assert_eq!((0..100).filter(|_| ask(1, 13)).count(), 3, "one a second");
         assert!(Limiter::new(0).allows(Purpose::Enrol, 1, 0));
-    }
-
-    #[test]
-    fn neighbours_share_a_prefix() {
-        let of = |text: &str| prefix(text.parse().unwrap());
-        assert_eq!(of("192.0.2.1"), of("192.0.2.200"));
-        assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.9"));
-        assert_ne!(of("192.0.2.1"), of("192.0.3.1"));
-        assert_eq!(of("2001:db8:0:1::1"), of("2001:db8:0:ff::1"));
-        assert_ne!(of("2001:db8:0:100::1"), of("2001:db8:0:ff::1"));
     }
 }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::Api;
-use super::extract::Caller;
+use super::extract::{Caller, Connection};
 use super::stream::{End, PING_PERIOD, Stream, bounded};
 use crate::domain::Refusal;
 use crate::hub::{Attached, Next};
@@ -16,12 +16,14 @@ use crate::service::Service;
 
 pub(super) async fn open(
     State(api): State<Api>,
+    connection: Connection,
     Caller(device): Caller,
     upgrade: WebSocketUpgrade,
 ) -> Response {
     bounded(upgrade).on_upgrade(async move |socket| {
+        let _place = connection.place;
         let mut stream = Stream::new(socket);
-        let end = match stream.first::<DeviceUp>().await {
+        let end = match stream.first::<DeviceUp>(&mut api.stopping.clone()).await {
             Ok(DeviceUp::Follow { cursor }) => serve(&api, device, &mut stream, cursor).await,
             Err(end) => end,
         };

@@ -1,6 +1,6 @@
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -11,28 +11,35 @@ use lanrage_proto::api::ErrorCode;
 use lanrage_proto::bytes::{Token, decode_base64};
 use lanrage_proto::{DeviceKey, SessionId};
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Api;
 use super::answer::Refused;
 use crate::domain::refuse;
+use crate::network::{Network, Part};
 use crate::service::unauthorized;
 
 /// A body that takes longer is given up.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The TLS connection that a request came by.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Connection {
     pub(crate) channel_binding: [u8; 32],
-    pub(crate) peer: IpAddr,
+    pub(crate) network: Network,
+    /// Requests that may be begun on it.
+    pub(crate) requests: Arc<Semaphore>,
+    /// Its place among all connections; a stream keeps it to its end.
+    pub(crate) place: Arc<Part>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Connection {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(*parts.extensions.get().expect("the accept loop adds it to every request"))
+        let connection: Option<&Self> = parts.extensions.get();
+        Ok(connection.expect("the accept loop adds it to every request").clone())
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) async fn register(
     connection: Connection,
     Body(request): Body<RegisterDevice>,
 ) -> Answer<Registered> {
-    api.service.limit_prefix(Purpose::Register, connection.peer)?;
+    api.service.limit_network(Purpose::Register, connection.network)?;
     Ok(Json(api.service.register(&request, &connection.channel_binding).await?))
 }
 
@@ -100,7 +100,7 @@ pub(super) async fn open_invite(
     Caller(device): Caller,
     Body(request): Body<OpenInvite>,
 ) -> Answer<OpenedInvite> {
-    api.service.limit_prefix(Purpose::InviteByPrefix, connection.peer)?;
+    api.service.limit_network(Purpose::InviteByPrefix, connection.network)?;
     api.service.limit_device(&device)?;
     Ok(Json(api.service.open_invite(&request.invite).await?))
 }
@@ -111,7 +111,7 @@ pub(super) async fn redeem_invite(
     Caller(device): Caller,
     Body(request): Body<RedeemInvite>,
 ) -> Answer<Membership> {
-    api.service.limit_prefix(Purpose::InviteByPrefix, connection.peer)?;
+    api.service.limit_network(Purpose::InviteByPrefix, connection.network)?;
     api.service.limit_device(&device)?;
     Ok(Json(api.service.redeem_invite(&device, &request).await?))
 }
@@ -126,6 +126,6 @@ pub(super) async fn enrol(
     connection: Connection,
     Body(request): Body<Enrolment>,
 ) -> Answer<Enrolled> {
-    api.service.limit_prefix(Purpose::Enrol, connection.peer)?;
+    api.service.limit_network(Purpose::Enrol, connection.network)?;
     Ok(Json(api.service.enrol(&request).await?))
 }

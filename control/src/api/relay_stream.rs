@@ -23,6 +23,7 @@ pub(super) async fn open(
 ) -> Response {
     bounded(upgrade).on_upgrade(async move |socket| {
         let mut stream = Stream::new(socket);
+        // `connection` lives to the end: the stream keeps its place.
         let Err(end) = serve(&api, &connection, &mut stream).await;
         stream.end(end).await;
     })
@@ -33,7 +34,8 @@ async fn serve(
     connection: &Connection,
     stream: &mut Stream,
 ) -> Result<std::convert::Infallible, End> {
-    let RelayUp::Prove { relay, proof, ipv4, ipv6, cursor } = stream.first().await? else {
+    let first = stream.first(&mut api.stopping.clone()).await?;
+    let RelayUp::Prove { relay, proof, ipv4, ipv6, cursor } = first else {
         return Err(refuse(ErrorCode::BadProof, "the first message is the proof").into());
     };
     let service = &api.service;

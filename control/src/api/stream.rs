@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::domain::{Refusal, refuse};
+use crate::stopping::Stopping;
 
 /// The first message of a stream must come within this.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,8 +58,14 @@ impl Stream {
     }
 
     /// The first message, which says who speaks.
-    pub(super) async fn first<T: DeserializeOwned>(&mut self) -> Result<T, End> {
-        timeout(FIRST_TIMEOUT, self.receive()).await.map_err(|_| End::Gone)?
+    pub(super) async fn first<T: DeserializeOwned>(
+        &mut self,
+        stopping: &mut Stopping,
+    ) -> Result<T, End> {
+        tokio::select! {
+            first = timeout(FIRST_TIMEOUT, self.receive()) => first.map_err(|_| End::Gone)?,
+            () = stopping.begun() => Err(End::Over),
+        }
     }
 
     /// The next message. Cancel safe.

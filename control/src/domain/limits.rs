@@ -46,6 +46,13 @@ pub(crate) const RELAY_GONE_S: u64 = 10 * MINUTE;
 /// After a start of control relays have this long to come back before they count as silent.
 pub(crate) const RELAY_RETURN_S: u64 = 30;
 
+/// One network has at most this part of all connections, so that ten are needed to lock others out.
+/// A device has one for its stream and up to four for a moment while it asks: of 20,000, 400 devices
+/// behind one address that all ask at once on a bad line, or 2,000 that play.
+pub(crate) const CONNECTIONS_NETWORK_PART: u32 = 10;
+/// But not less than this, for the small services of a few friends behind one address.
+pub(crate) const CONNECTIONS_NETWORK_MIN: u32 = 64;
+
 /// Longest body of a request.
 pub(crate) const BODY_LEN_MAX: usize = 256 << 10;
 /// nonce ‖ {epoch u32, secret} ‖ tag of an invite's sealed secret.

@@ -1,6 +1,5 @@
 //! What the service does: each operation reads, lets `domain` decide, writes, and publishes.
 
-use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ed25519_dalek::SigningKey;
@@ -15,7 +14,8 @@ use crate::domain::keys::{self, SigningKeyRow};
 use crate::domain::{MemberRow, Party, Refusal, refuse};
 use crate::fleet::Fleet;
 use crate::hub::{Hub, encode};
-use crate::limiter::{Limiter, Purpose, prefix};
+use crate::limiter::{Limiter, Purpose};
+use crate::network::Network;
 use crate::store::{Store, StoreError, parties};
 
 /// Registers devices and knows their tokens.
@@ -105,8 +105,8 @@ impl Service {
     }
 
     /// Counts a request from a network.
-    pub(crate) fn limit_prefix(&self, purpose: Purpose, peer: IpAddr) -> Result<(), Refusal> {
-        self.limit(purpose, prefix(peer))
+    pub(crate) fn limit_network(&self, purpose: Purpose, network: Network) -> Result<(), Refusal> {
+        self.limit(purpose, network)
     }
 
     /// Counts a request of a device.

@@ -93,6 +93,34 @@ async fn silent_connections_do_not_hinder_others_nor_the_end() {
     assert!(stream.0.receive::<serde_json::Value>().await.unwrap().is_none(), "said goodbye");
 }
 
+/// One host with more connections than its share, all silent, used up everybody's.
+#[tokio::test]
+async fn regression_one_network_cannot_take_all_connections() {
+    const MAX: usize = 700;
+    const SHARE: usize = 70;
+    let service = Service::start_with(|config| config.connections_max = MAX).await;
+    let address = service.server.addresses()[0];
+    // Another /24 of this host.
+    let from = async |ip: [u8; 4]| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((ip, 0))).unwrap();
+        socket.connect(address).await.unwrap()
+    };
+    let mut held = Vec::new();
+    for _ in 0..SHARE {
+        held.push(from([127, 9, 9, 1]).await);
+    }
+    let mut more = from([127, 9, 9, 2]).await;
+    let end = tokio::time::timeout(DEADLINE, more.read(&mut [0])).await.unwrap();
+    assert!(matches!(end, Ok(0) | Err(_)), "closed at once: {end:?}");
+    Device::register(&service).await;
+    drop(held);
+    let mut again = from([127, 9, 9, 1]).await;
+    let mut byte = [0];
+    let end = tokio::time::timeout(std::time::Duration::from_millis(300), again.read(&mut byte));
+    assert!(end.await.is_err(), "there is room again");
+}
+
 /// What went wrong inside stays in the log.
 #[tokio::test]
 async fn a_failing_database_is_an_internal_error_and_not_ready() {

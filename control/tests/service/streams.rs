@@ -150,6 +150,53 @@ async fn a_newer_stream_replaces_the_older() {
     device.client.websocket(path::STREAM, Some(&device.token), DEADLINE).await.unwrap();
 }
 
+/// A stream's place was free as soon as the stream was open, so that anybody could open any number.
+#[tokio::test]
+async fn regression_streams_count_as_connections() {
+    const MAX: usize = 3;
+    let service = Service::start_with(|config| config.connections_max = MAX).await;
+    let client = service.client();
+    let open =
+        async || client.websocket(path::RELAY_STREAM, None, Duration::from_secs(1)).await;
+    let mut streams = Vec::new();
+    for _ in 0..MAX {
+        streams.push(open().await.unwrap());
+    }
+    assert!(open().await.is_err(), "one more than there may be");
+    streams.pop().unwrap().close().await;
+    open().await.unwrap();
+}
+
+/// The service's end did not wait for streams: some heard no goodbye, and those that had not said
+/// who they are never did.
+#[test]
+fn regression_the_end_waits_for_every_goodbye() {
+    let service_runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let service = service_runtime.block_on(Service::start());
+    runtime.block_on(async {
+        let mut streams = Vec::new();
+        for _ in 0..20 {
+            let silent = service.client().websocket(path::RELAY_STREAM, None, DEADLINE).await;
+            streams.push(Stream(silent.unwrap()));
+            let device = Device::register(&service).await;
+            let mut stream = Stream::open(&device, None).await;
+            stream.snapshot().await;
+            streams.push(stream);
+        }
+        let begun = std::time::Instant::now();
+        let end = move || {
+            service_runtime.block_on(service.server.stop());
+            service_runtime.shutdown_background();
+        };
+        tokio::task::spawn_blocking(end).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        for mut stream in streams {
+            assert!(stream.0.receive::<Value>().await.unwrap().is_none(), "said goodbye");
+        }
+    });
+}
+
 #[tokio::test]
 async fn what_is_no_stream_message_is_refused_with_its_reason() {
     let service = Service::start().await;
