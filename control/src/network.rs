@@ -63,11 +63,7 @@ impl Shared {
     pub(crate) fn new(total: u32, share: u32) -> Self {
         let share = share.min(total);
         let networks = Networks { share, left: Mutex::default() };
-        Self {
-            all: Arc::new(Semaphore::new(total as usize)),
-            total,
-            networks: Arc::new(networks),
-        }
+        Self { all: Arc::new(Semaphore::new(total as usize)), total, networks: Arc::new(networks) }
     }
 
     /// Waits for one unit, before it is known who will use it.

@@ -8,10 +8,13 @@ use serde_json::value::RawValue;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::Api;
+use super::counting::count;
 use super::extract::{Caller, Connection};
 use super::stream::{End, PING_PERIOD, Stream, bounded};
 use crate::domain::Refusal;
 use crate::hub::{Attached, Next};
+use crate::limiter::Purpose;
+use crate::network::Network;
 use crate::service::Service;
 
 pub(super) async fn open(
@@ -24,18 +27,29 @@ pub(super) async fn open(
         let _place = connection.place;
         let mut stream = Stream::new(socket);
         let end = match stream.first::<DeviceUp>(&mut api.stopping.clone()).await {
-            Ok(DeviceUp::Follow { cursor }) => serve(&api, device, &mut stream, cursor).await,
+            Ok(DeviceUp::Follow { cursor }) => {
+                serve(&api, device, connection.network, &mut stream, cursor).await
+            }
             Err(end) => end,
         };
         stream.end(end).await;
     })
 }
 
-async fn serve(api: &Api, device: DeviceKey, stream: &mut Stream, cursor: Option<u64>) -> End {
+async fn serve(
+    api: &Api,
+    device: DeviceKey,
+    network: Network,
+    stream: &mut Stream,
+    cursor: Option<u64>,
+) -> End {
+    if let Err(refusal) = count(&api.service, Purpose::Follow, &device, network) {
+        return refusal.into();
+    }
     let gauge = metrics::gauge!("lanrage_control_streams", "kind" => "device");
     gauge.increment(1);
     let attached = api.service.hub.attach(&device);
-    let Err(end) = follow(api, &device, stream, &attached, cursor).await;
+    let Err(end) = follow(api, &device, network, stream, &attached, cursor).await;
     api.service.hub.detach(&device, attached.stream, api.service.clock.uptime_s());
     gauge.decrement(1);
     end
@@ -45,6 +59,7 @@ async fn serve(api: &Api, device: DeviceKey, stream: &mut Stream, cursor: Option
 async fn follow(
     api: &Api,
     device: &DeviceKey,
+    network: Network,
     stream: &mut Stream,
     attached: &Attached,
     cursor: Option<u64>,
@@ -85,6 +100,7 @@ async fn follow(
             _ = pings.tick() => stream.ping().await?,
             message = stream.receive() => {
                 let DeviceUp::Follow { cursor: again } = message?;
+                count(service, Purpose::Follow, device, network)?;
                 cursor = match again {
                     Some(cursor) => cursor,
                     None => send_snapshot(service, device, stream).await?,

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::Api;
 use super::answer::Refused;
+use super::counting::count_device;
 use crate::domain::refuse;
 use crate::network::{Network, Part};
 use crate::service::unauthorized;
@@ -43,7 +44,7 @@ impl<S: Sync> FromRequestParts<S> for Connection {
     }
 }
 
-/// The device whose token the request carries.
+/// The device whose token the request carries; it has not asked too much.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller(pub(crate) DeviceKey);
 
@@ -54,7 +55,10 @@ impl FromRequestParts<Api> for Caller {
         let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| value.strip_prefix("Bearer ")).and_then(decode_base64);
         let token = Token(token.ok_or_else(|| Refused(unauthorized()))?);
-        Ok(Self(api.service.authenticate(&token).await?))
+        let device = api.service.authenticate(&token).await?;
+        let Ok(connection) = Connection::from_request_parts(parts, api).await;
+        count_device(&api.service, &parts.extensions, &device, connection.network)?;
+        Ok(Self(device))
     }
 }
 
@@ -85,7 +89,7 @@ impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
         let bytes = timeout(BODY_TIMEOUT, Bytes::from_request(request, api))
             .await
             .map_err(|_| bad("the body did not come within 10 s: try again".to_owned()))?
-            .map_err(|_| bad("the body is longer than 256 KiB or broke off".to_owned()))?;
+            .map_err(|_| bad("the body is longer than the path takes, or broke off".to_owned()))?;
         let value = serde_json::from_slice(&bytes);
         value
             .map(Self)

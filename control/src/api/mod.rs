@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post, put};
 use lanrage_proto::api::{ErrorCode, path};
 
+use crate::domain::limits::{BODY_LEN_MAX, KICK_LEN_MAX};
 use crate::domain::refuse;
 use crate::service::Service;
 use crate::stopping::Stopping;
@@ -20,6 +21,9 @@ pub(crate) use extract::Connection;
 /// Answers and refusals.
 mod answer;
 use answer::Refused;
+
+/// What a request counts as, by its path.
+mod counting;
 
 /// Requests, one handler a path.
 mod handlers;
@@ -49,7 +53,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route(path::INVITES, post(handlers::create_invite))
         .route(path::TICKET, post(handlers::ticket))
         .route(path::LEAVE, post(handlers::leave))
-        .route(path::KICK, post(handlers::kick))
+        .route(path::KICK, post(handlers::kick).layer(DefaultBodyLimit::max(KICK_LEN_MAX)))
         .route(path::PROMOTE, post(handlers::promote))
         .route(path::INVITE_OPEN, post(handlers::open_invite))
         .route(path::INVITE_REDEEM, post(handlers::redeem_invite))
@@ -59,17 +63,15 @@ pub(crate) fn router(api: Api) -> Router {
         .route(path::RELAY_STREAM, get(relay_stream::open))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
+        .layer(middleware::from_fn_with_state(api.clone(), counting::count_network))
         .layer(middleware::from_fn(finish))
         .with_state(api)
 }
 
 /// Carries a request to its end even when the caller is gone: a commit must be published. It counts
 /// until that end as one of its connection, so that who cancels and asks again gets no more done.
-async fn finish(
-    connection: Connection,
-    request: Request,
-    next: Next,
-) -> Result<Response, Refused> {
+async fn finish(connection: Connection, request: Request, next: Next) -> Result<Response, Refused> {
     let permit = connection.requests.acquire_owned().await;
     let run = async {
         let _permit = permit;

@@ -53,13 +53,15 @@ pub(crate) const CONNECTIONS_NETWORK_PART: u32 = 10;
 /// But not less than this, for the small services of a few friends behind one address.
 pub(crate) const CONNECTIONS_NETWORK_MIN: u32 = 64;
 
-/// Longest body of a request.
-pub(crate) const BODY_LEN_MAX: usize = 256 << 10;
+/// Longest body of a request but a kick; the longest there is, an entry, has less than 1 KiB.
+pub(crate) const BODY_LEN_MAX: usize = 4 << 10;
+/// Longest body of a kick.
+pub(crate) const KICK_LEN_MAX: usize = 256 << 10;
 /// nonce ‖ {epoch u32, secret} ‖ tag of an invite's sealed secret.
 pub(crate) const SEALED_SECRET_LEN: usize = 24 + 4 + 32 + 16;
 /// nonce ‖ secret ‖ tag of an epoch copy.
 pub(crate) const SEALED_COPY_LEN: usize = 24 + 32 + 16;
 
 // The largest kick: per member at most 210 bytes of JSON for its copy and 80 for its MAC.
-const _: () = assert!(250 * (210 + 80) + 256 <= BODY_LEN_MAX);
+const _: () = assert!(250 * (210 + 80) + 256 <= KICK_LEN_MAX);
 const _: () = assert!(SIGNING_KEY_KEPT_S > SIGNING_KEY_PERIOD_S + CERTIFICATE_LIFETIME_S);

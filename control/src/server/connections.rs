@@ -3,7 +3,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::api::Connection;
-use crate::domain::limits::{BODY_LEN_MAX, CONNECTIONS_NETWORK_MIN, CONNECTIONS_NETWORK_PART};
+use crate::domain::limits::{CONNECTIONS_NETWORK_MIN, CONNECTIONS_NETWORK_PART};
 use crate::network::{Network, Part, Shared};
 use crate::stopping::Stopping;
 
@@ -34,6 +33,12 @@ const REQUESTS_MAX: u32 = 32;
 /// A connection on which no request begins for this long is closed, though it answers pings: over
 /// HTTP/1.1 `HEAD_TIMEOUT` ends it sooner.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a peer may send on one HTTP/2 stream, and on all of a connection, before it is read; the
+/// largest body, a kick, takes two round trips.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 128 << 10;
+/// The same for HTTP/1.1; also the longest head of a request.
+const HTTP1_BUFFER_LEN: usize = 32 << 10;
 /// When accepting fails, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -59,7 +64,6 @@ pub(super) async fn serve(
     mut stopping: Stopping,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let routes = routes.layer(DefaultBodyLimit::max(BODY_LEN_MAX));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -163,13 +167,19 @@ async fn serve_http(
 
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HTTP1_BUFFER_LEN);
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .max_concurrent_streams(REQUESTS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(16 << 10);
     builder
 }

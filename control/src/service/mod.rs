@@ -14,7 +14,7 @@ use crate::domain::keys::{self, SigningKeyRow};
 use crate::domain::{MemberRow, Party, Refusal, refuse};
 use crate::fleet::Fleet;
 use crate::hub::{Hub, encode};
-use crate::limiter::{Limiter, Purpose};
+use crate::limiter::{Limiter, Purpose, Source};
 use crate::network::Network;
 use crate::store::{Store, StoreError, parties};
 
@@ -106,16 +106,16 @@ impl Service {
 
     /// Counts a request from a network.
     pub(crate) fn limit_network(&self, purpose: Purpose, network: Network) -> Result<(), Refusal> {
-        self.limit(purpose, network)
+        self.limit(purpose, Source::Network(network))
     }
 
     /// Counts a request of a device.
-    pub(crate) fn limit_device(&self, device: &DeviceKey) -> Result<(), Refusal> {
-        self.limit(Purpose::InviteByDevice, device)
+    pub(crate) fn limit_device(&self, purpose: Purpose, device: &DeviceKey) -> Result<(), Refusal> {
+        self.limit(purpose, Source::Device(*device))
     }
 
-    fn limit(&self, purpose: Purpose, key: impl std::hash::Hash) -> Result<(), Refusal> {
-        if self.limiter.allows(purpose, key, self.clock.uptime_s()) {
+    fn limit(&self, purpose: Purpose, source: Source) -> Result<(), Refusal> {
+        if self.limiter.allows(purpose, source, self.clock.uptime_s()) {
             return Ok(());
         }
         metrics::counter!("lanrage_control_rate_limited_total").increment(1);

@@ -95,9 +95,10 @@ impl Service {
         addresses: Addresses,
     ) -> Result<(), Refusal> {
         check_addresses(addresses)?;
-        let mut write = self.store.write().await?;
-        let row = relays::load(write.db(), relay).await?.ok_or_else(not_enrolled)?;
-        if !row.identity.verifies(RELAY_PROOF_CONTEXT, channel_binding, proof) {
+        // Writers wait for nobody who cannot prove anything.
+        let row = relays::load(&mut *self.store.read().await?, relay).await?;
+        let identity = row.ok_or_else(not_enrolled)?.identity;
+        if !identity.verifies(RELAY_PROOF_CONTEXT, channel_binding, proof) {
             return Err(refuse(
                 ErrorCode::BadProof,
                 "the proof is not the relay's signature over this connection",
@@ -105,6 +106,9 @@ impl Service {
         }
         let (ipv4, ipv6) = addresses;
         let now = self.clock.now();
+        let mut write = self.store.write().await?;
+        let row = relays::load(write.db(), relay).await?;
+        let row = row.filter(|row| row.identity == identity).ok_or_else(not_enrolled)?;
         relays::update(write.db(), &RelayRow { ipv4, ipv6, seen: now, ..row }).await?;
         let refreshed = refresh(write.db(), &self.root, now).await?;
         let _committed = write.commit().await?;
