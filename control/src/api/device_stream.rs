@@ -1,5 +1,4 @@
 use axum::extract::State;
-use axum::extract::ws::WebSocketUpgrade;
 use axum::response::Response;
 use lanrage_proto::DeviceKey;
 use lanrage_proto::api::{DeviceDown, DeviceUp};
@@ -8,9 +7,10 @@ use serde_json::value::RawValue;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::Api;
+use super::answer::Refused;
 use super::counting::count;
 use super::extract::{Caller, Connection};
-use super::stream::{End, PING_PERIOD, Stream, bounded};
+use super::stream::{End, PING_PERIOD, Stream, Upgrade, accept};
 use crate::domain::Refusal;
 use crate::hub::{Attached, Next};
 use crate::limiter::Purpose;
@@ -21,9 +21,9 @@ pub(super) async fn open(
     State(api): State<Api>,
     connection: Connection,
     Caller(device): Caller,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    bounded(upgrade).on_upgrade(async move |socket| {
+    upgrade: Upgrade,
+) -> Result<Response, Refused> {
+    Ok(accept(upgrade)?.on_upgrade(async move |socket| {
         let _place = connection.place;
         let mut stream = Stream::new(socket);
         let end = match stream.first::<DeviceUp>(&mut api.stopping.clone()).await {
@@ -33,7 +33,7 @@ pub(super) async fn open(
             Err(end) => end,
         };
         stream.end(end).await;
-    })
+    }))
 }
 
 async fn serve(

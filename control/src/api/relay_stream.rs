@@ -1,7 +1,6 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::extract::ws::WebSocketUpgrade;
 use axum::response::Response;
 use lanrage_proto::RelayId;
 use lanrage_proto::api::{ErrorCode, RelayDown, RelayUp};
@@ -9,8 +8,9 @@ use lanrage_proto::signed::RelayCertificate;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Api;
+use super::answer::Refused;
 use super::extract::Connection;
-use super::stream::{End, Stream, bounded};
+use super::stream::{End, Stream, Upgrade, accept};
 use crate::domain::refuse;
 use crate::service::Service;
 
@@ -19,14 +19,14 @@ const TICK_PERIOD: Duration = Duration::from_secs(5);
 pub(super) async fn open(
     State(api): State<Api>,
     connection: Connection,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    bounded(upgrade).on_upgrade(async move |socket| {
+    upgrade: Upgrade,
+) -> Result<Response, Refused> {
+    Ok(accept(upgrade)?.on_upgrade(async move |socket| {
         let mut stream = Stream::new(socket);
         // `connection` lives to the end: the stream keeps its place.
         let Err(end) = serve(&api, &connection, &mut stream).await;
         stream.end(end).await;
-    })
+    }))
 }
 
 async fn serve(

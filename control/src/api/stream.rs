@@ -1,11 +1,13 @@
 use std::time::Duration;
 
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use lanrage_proto::api::ErrorCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::answer::Refused;
 use crate::domain::{Refusal, refuse};
 use crate::stopping::Stopping;
 
@@ -37,13 +39,23 @@ impl From<Refusal> for End {
     }
 }
 
-/// Sets a stream's bounds.
-pub(super) fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
-    upgrade
+/// What a request for a stream asks for, if it does.
+pub(super) type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
+/// Accepts a stream within its bounds.
+///
+/// # Errors
+/// [`ErrorCode::BadRequest`] for what is no WebSocket.
+pub(super) fn accept(upgrade: Upgrade) -> Result<WebSocketUpgrade, Refused> {
+    let upgrade = upgrade.map_err(|_| {
+        let message = "the path is a stream: ask for a WebSocket (RFC 6455) over HTTP/1.1";
+        Refused(refuse(ErrorCode::BadRequest, message))
+    })?;
+    Ok(upgrade
         .read_buffer_size(4 << 10)
         .write_buffer_size(16 << 10)
         .max_message_size(MESSAGE_LEN_MAX)
-        .max_frame_size(MESSAGE_LEN_MAX)
+        .max_frame_size(MESSAGE_LEN_MAX))
 }
 
 /// A stream and when its peer was last heard.

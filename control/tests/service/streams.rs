@@ -207,6 +207,17 @@ async fn what_is_no_stream_message_is_refused_with_its_reason() {
     assert_refused(stream.receive::<Value>().await, ErrorCode::BadRequest);
 }
 
+/// Who asked for a stream in the wrong way got plain text instead of a refusal.
+#[tokio::test]
+async fn regression_a_stream_is_refused_in_json() {
+    let service = Service::start().await;
+    let device = Device::register(&service).await;
+    for stream in [path::STREAM, path::RELAY_STREAM] {
+        let refused = device.send::<_, Value>(Method::GET, stream, &empty()).await;
+        assert_refused(refused, ErrorCode::BadRequest);
+    }
+}
+
 /// One reader that reads nothing does not delay the others, and gets a snapshot when it reads.
 #[tokio::test]
 async fn a_slow_reader_stalls_nobody_and_gets_a_snapshot() {
