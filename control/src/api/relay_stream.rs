@@ -11,6 +11,7 @@ use super::Api;
 use super::answer::Refused;
 use super::extract::Connection;
 use super::stream::{End, Stream, Upgrade, accept};
+use crate::domain::limits::REVOCATIONS_AT_ONCE;
 use crate::domain::refuse;
 use crate::service::Service;
 
@@ -113,15 +114,20 @@ async fn send_map(
 }
 
 /// Sends a snapshot to a relay that has nothing, or that is ahead of a database restored from a
-/// backup; to others what they lack. Revocations that no longer matter are in neither.
+/// backup; to others what they lack. Revocations that no longer matter are in neither. A snapshot is
+/// one message, which relays read up to 16 MiB of: what does not fit follows it one by one.
 async fn catch_up(service: &Service, stream: &mut Stream, cursor: u64) -> Result<u64, End> {
-    let (last, revocations) = service.revocations(0).await?;
+    let last = service.last_revocation().await?;
     if (1..=last).contains(&cursor) {
         return send_revocations(service, stream, cursor).await;
     }
-    let revocations = revocations.into_iter().map(|(_, revocation)| revocation).collect();
-    stream.send(&RelayDown::Snapshot { cursor: last, revocations }).await?;
-    Ok(last)
+    let first = service.revocations(0).await?;
+    let full = first.len() == REVOCATIONS_AT_ONCE;
+    let newest = first.last().map_or(0, |(cursor, _)| *cursor);
+    let cursor = if full { newest } else { newest.max(last) };
+    let revocations = first.into_iter().map(|(_, revocation)| revocation).collect();
+    stream.send(&RelayDown::Snapshot { cursor, revocations }).await?;
+    send_revocations(service, stream, cursor).await
 }
 
 async fn send_revocations(
@@ -129,10 +135,15 @@ async fn send_revocations(
     stream: &mut Stream,
     mut cursor: u64,
 ) -> Result<u64, End> {
-    let (_, revocations) = service.revocations(cursor).await?;
-    for (at, revocation) in revocations {
-        stream.send(&RelayDown::Revoke { cursor: at, revocation }).await?;
-        cursor = at;
+    loop {
+        let revocations = service.revocations(cursor).await?;
+        let more = revocations.len() == REVOCATIONS_AT_ONCE;
+        for (at, revocation) in revocations {
+            stream.send(&RelayDown::Revoke { cursor: at, revocation }).await?;
+            cursor = at;
+        }
+        if !more {
+            return Ok(cursor);
+        }
     }
-    Ok(cursor)
 }

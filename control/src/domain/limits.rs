@@ -30,6 +30,9 @@ pub(crate) const TICKET_LIFETIME_MAX_S: u64 = HOUR;
 /// that has lost control; an hour covers clocks that differ.
 pub(crate) const REVOCATION_KEPT_S: u64 = TICKET_LIFETIME_MAX_S + 2 * DAY + HOUR;
 
+/// Revocations in one message to a relay, and read at once: about 1 MiB of JSON.
+pub(crate) const REVOCATIONS_AT_ONCE: usize = 10_000;
+
 /// Lifetime of a relay's certificate; renewed at half of it.
 pub(crate) const CERTIFICATE_LIFETIME_S: u64 = 30 * DAY;
 /// A new signing key begins this often.

@@ -11,7 +11,7 @@ use sqlx::SqliteConnection;
 use super::Service;
 use super::devices::token_hash;
 use crate::domain::keys::{self, SigningKeyRow};
-use crate::domain::limits::CERTIFICATE_LIFETIME_S;
+use crate::domain::limits::{CERTIFICATE_LIFETIME_S, REVOCATIONS_AT_ONCE};
 use crate::domain::{Refusal, naming, refuse};
 use crate::hub::encode;
 use crate::random::random_bytes;
@@ -126,14 +126,15 @@ impl Service {
         row.and_then(|row| row.certificate).ok_or_else(not_enrolled)
     }
 
-    /// The last cursor and the revocations after a cursor.
-    pub(crate) async fn revocations(
-        &self,
-        after: u64,
-    ) -> Result<(u64, Vec<(u64, Revocation)>), Refusal> {
+    /// The cursor of the last revocation ever made.
+    pub(crate) async fn last_revocation(&self) -> Result<u64, Refusal> {
+        Ok(kicks::last_cursor(&mut *self.store.read().await?).await?)
+    }
+
+    /// The revocations after a cursor with their own, [`REVOCATIONS_AT_ONCE`] at most.
+    pub(crate) async fn revocations(&self, after: u64) -> Result<Vec<(u64, Revocation)>, Refusal> {
         let mut view = self.store.read().await?;
-        let revocations = kicks::revocations(&mut view, after).await?;
-        Ok((kicks::last_cursor(&mut view).await?, revocations))
+        Ok(kicks::revocations(&mut view, after, REVOCATIONS_AT_ONCE).await?)
     }
 
     /// Must be called while writers are held off.
