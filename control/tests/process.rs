@@ -12,6 +12,7 @@ use lanrage_proto::DeviceKey;
 use lanrage_proto::api::{DEVICE_PROOF_CONTEXT, RegisterDevice, Registered, path};
 use lanrage_proto::party::ServerAddress;
 use lanrage_proto::signed::sign;
+use sha2::{Digest as _, Sha256};
 use sqlx::Connection as _;
 
 fn program(dir: &Path) -> Command {
@@ -225,9 +226,11 @@ async fn what_was_answered_survives_sigkill() {
     let check: String =
         sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut db).await.unwrap();
     assert_eq!(check, "ok");
-    for (key, _) in &answered {
-        let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM devices WHERE device = ?")
+    for (key, token) in &answered {
+        let found = "SELECT 1 FROM devices NATURAL JOIN tokens WHERE device = ? AND hash = ?";
+        let found: Option<i64> = sqlx::query_scalar(found)
             .bind(&key.verifying_key().to_bytes()[..])
+            .bind(&Sha256::digest(token.0)[..])
             .fetch_optional(&mut db)
             .await
             .unwrap();

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
 use lanrage_control::{Clock, Failure, Server};
+use lanrage_control_client::Method;
 use lanrage_proto::SessionId;
 use lanrage_proto::api::{ErrorCode, path};
 use lanrage_proto::party::ServerAddress;
@@ -18,28 +19,84 @@ async fn get(address: SocketAddr, path: &str) -> String {
     answer
 }
 
+/// What a counter or gauge shows.
+async fn shown(metrics: SocketAddr, name: &str) -> f64 {
+    let text = get(metrics, "/metrics").await;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
+}
+
+/// The recorder is the process's: where tests share one, others count as well.
 #[tokio::test]
 async fn health_and_metrics_tell_what_happens() {
     let (service, _relay) = Service::with_relay().await;
     let metrics = service.server.metrics_address().unwrap();
     assert!(get(metrics, "/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(get(metrics, "/readyz").await.starts_with("HTTP/1.1 200"));
-    let owner = Device::register(&service).await;
-    owner.create_party().await;
-    let text = get(metrics, "/metrics").await;
-    // The recorder is the process's: other tests count as well.
-    for name in [
+    assert!(shown(metrics, "lanrage_control_streams{kind=\"relay\"}").await >= 1.0);
+    let names = [
         "lanrage_control_requests_total{status=\"200\"}",
-        "lanrage_control_streams{kind=\"relay\"}",
-        "lanrage_control_kicks_total",
         "lanrage_control_rate_limited_total",
         "lanrage_control_connection_failures_total",
+        "lanrage_control_connections_refused_total",
         "lanrage_control_store_errors_total",
         "lanrage_control_stream_snapshots_total",
         "lanrage_control_invites_redeemed_total",
-    ] {
-        assert!(text.contains(name), "{name} in {text}");
+        "lanrage_control_kicks_total",
+    ];
+    let mut before = Vec::new();
+    Device::register(&service).await;
+    for name in names {
+        before.push(shown(metrics, name).await);
     }
+
+    let owner = Device::register(&service).await;
+    let party = owner.create_party().await.party;
+    let invite = owner.invite(party.session, 1, 1).await.unwrap();
+    Device::register(&service).await.redeem(&invite, "guest").await.unwrap();
+    owner.kick(&owner.state(party.session).await, member(2)).await.unwrap();
+    Stream::open(&owner, Some(0)).await.snapshot().await;
+    fail_the_database(&service).await;
+    owner.redeem(&invite, "guest").await.unwrap_err();
+    let small = Service::start_with(|config| {
+        config.requests_per_minute = 1;
+        config.connections_max = 100;
+    });
+    let small = small.await;
+    let mut held = Vec::new();
+    for _ in 0..65 {
+        held.push(tokio::net::TcpStream::connect(small.server.addresses()[0]).await.unwrap());
+    }
+    drop(held);
+    let connection = loop {
+        // Until the others' ends are seen there is no room.
+        if let Ok(connection) = small.client().connect(DEADLINE).await {
+            break connection;
+        }
+    };
+    for _ in 0..2 {
+        let body = empty();
+        let asked = connection.request::<_, serde_json::Value>(
+            Method::POST,
+            path::DEVICES,
+            None,
+            &body,
+            DEADLINE,
+        );
+        asked.await.unwrap_err();
+    }
+
+    for (name, before) in names.into_iter().zip(before) {
+        assert!(shown(metrics, name).await > before, "{name}");
+    }
+}
+
+/// Takes away what every request needs.
+async fn fail_the_database(service: &Service) {
+    let file = service.dir.path().join("control.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("DROP TABLE tokens; DROP TABLE pool").execute(&mut db).await.unwrap();
 }
 
 #[tokio::test]
@@ -126,10 +183,7 @@ async fn regression_one_network_cannot_take_all_connections() {
 async fn a_failing_database_is_an_internal_error_and_not_ready() {
     let service = Service::start().await;
     let device = Device::register(&service).await;
-    let file = service.dir.path().join("control.db");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
-    let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-    sqlx::raw_sql("DROP TABLE tokens; DROP TABLE pool").execute(&mut db).await.unwrap();
+    fail_the_database(&service).await;
     let ticket = path::of_party(path::TICKET, SessionId(1));
     let refused = device.post::<_, serde_json::Value>(&ticket, &empty()).await;
     let text = format!("{refused:?}");
