@@ -10,7 +10,7 @@ use super::Api;
 use super::answer::Refused;
 use super::counting::count;
 use super::extract::{Caller, Connection};
-use super::stream::{End, PING_PERIOD, Stream, Upgrade, accept};
+use super::stream::{End, PING_PERIOD, Stream, Upgrade, accept, encode};
 use crate::domain::Refusal;
 use crate::hub::{Attached, Next};
 use crate::limiter::Purpose;
@@ -66,15 +66,18 @@ async fn follow(
 ) -> Result<std::convert::Infallible, End> {
     let service = &api.service;
     if attached.came_online {
-        service.tell_online(device).await.map_err(Refusal::from)?;
-        service.note_seen(std::slice::from_ref(device)).await.map_err(Refusal::from)?;
+        service.tell_turn(device, true).await.map_err(Refusal::from)?;
+        // Noted again each minute: a disk that is full ends no stream.
+        if let Err(error) = service.note_seen(std::slice::from_ref(device)).await {
+            tracing::warn!(%error, "cannot note that a device is there");
+        }
     }
     let mut stopping = api.stopping.clone();
     let mut pings = interval_at(tokio::time::Instant::now() + PING_PERIOD, PING_PERIOD);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut cursor = match cursor {
         Some(cursor) => cursor,
-        None => send_snapshot(service, device, stream).await?,
+        None => send_snapshot(service, device, network, stream).await?,
     };
     loop {
         // Made before the feed is read, so that no change falls between.
@@ -89,7 +92,7 @@ async fn follow(
             }
             Next::Lost => {
                 metrics::counter!("lanrage_control_stream_snapshots_total").increment(1);
-                cursor = send_snapshot(service, device, stream).await?;
+                cursor = send_snapshot(service, device, network, stream).await?;
                 continue;
             }
             Next::Replaced => return Err(End::Over),
@@ -103,7 +106,7 @@ async fn follow(
                 count(service, Purpose::Follow, device, network)?;
                 cursor = match again {
                     Some(cursor) => cursor,
-                    None => send_snapshot(service, device, stream).await?,
+                    None => send_snapshot(service, device, network, stream).await?,
                 };
             }
             () = stopping.begun() => return Err(End::Over),
@@ -111,24 +114,25 @@ async fn follow(
     }
 }
 
-/// Sends the whole truth and gives its cursor. View and cursor are of one moment: writers are held
-/// off until the view has begun.
+/// Sends the whole truth and gives its cursor. View and cursor are of one moment.
 async fn send_snapshot(
     service: &Service,
     device: &DeviceKey,
+    network: Network,
     stream: &mut Stream,
 ) -> Result<u64, End> {
-    let (mut view, cursor, map) = {
-        let _order = service.store.order().await;
-        let view = service.store.view().await.map_err(Refusal::from)?;
-        (view, service.hub.cursor(device), service.map.borrow().clone())
-    };
+    let len = service.snapshot_len(device).await.map_err(Refusal::from)?;
+    let _memory = service.snapshot_memory(len, network).await?;
+    let (mut view, order) = service.store.ordered_view().await.map_err(Refusal::from)?;
+    let (cursor, map) = (service.hub.cursor(device), service.map.borrow().clone());
+    drop(order);
     let parties = service.parties_of(&mut view, device).await.map_err(Refusal::from)?;
     drop(view);
     let now = service.clock.now();
-    stream
-        .send(&DeviceDown::Snapshot { cursor, parties, map: Box::new((*map).clone()), now })
-        .await?;
+    let snapshot = DeviceDown::Snapshot { cursor, parties, map: Box::new((*map).clone()), now };
+    let text = encode(&snapshot);
+    drop(snapshot);
+    stream.send_text(text).await?;
     Ok(cursor)
 }
 

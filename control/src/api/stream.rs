@@ -103,7 +103,11 @@ impl Stream {
 
     /// Sends one message; a peer that does not read is dead.
     pub(super) async fn send(&mut self, message: &impl Serialize) -> Result<(), End> {
-        let text = serde_json::to_string(message).expect("messages have string keys only");
+        self.send_text(encode(message)).await
+    }
+
+    /// As [`Stream::send`], for what is already encoded.
+    pub(super) async fn send_text(&mut self, text: String) -> Result<(), End> {
         self.send_frame(Message::text(text)).await
     }
 
@@ -130,10 +134,13 @@ impl Stream {
     }
 }
 
+/// A message as it is sent.
+pub(super) fn encode(message: &impl Serialize) -> String {
+    serde_json::to_string(message).expect("messages have string keys only")
+}
+
 /// The refusal in JSON, without its message where that is too long.
 fn reason(refusal: Refusal) -> String {
-    let encode =
-        |refusal: &Refusal| serde_json::to_string(refusal).expect("a refusal has string keys only");
     let full = encode(&refusal);
     if full.len() <= REASON_LEN_MAX { full } else { encode(&refuse(refusal.code, "refused")) }
 }

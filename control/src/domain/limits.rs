@@ -56,6 +56,21 @@ pub(crate) const CONNECTIONS_NETWORK_PART: u32 = 10;
 /// But not less than this, for the small services of a few friends behind one address.
 pub(crate) const CONNECTIONS_NETWORK_MIN: u32 = 64;
 
+/// Memory for snapshots until their readers have taken them, in KiB.
+pub(crate) const SNAPSHOTS_KIB: u32 = 128 << 10;
+/// One network has at most this part of it, 16 MiB: the largest snapshot, of 32 full parties, takes
+/// about 12, and one of a full party 0.4.
+pub(crate) const SNAPSHOTS_NETWORK_PART: u32 = 8;
+/// What a snapshot holds, in bytes of JSON at most: a party without its lists, a member with its
+/// entry, a kick, a copy.
+pub(crate) const SNAPSHOT_PARTY_LEN: u64 = 512;
+/// See [`SNAPSHOT_PARTY_LEN`].
+pub(crate) const SNAPSHOT_MEMBER_LEN: u64 = 640;
+/// See [`SNAPSHOT_PARTY_LEN`].
+pub(crate) const SNAPSHOT_KICK_LEN: u64 = 256;
+/// See [`SNAPSHOT_PARTY_LEN`].
+pub(crate) const SNAPSHOT_COPY_LEN: u64 = 384;
+
 /// Longest body of a request but a kick; the longest there is, an entry, has less than 1 KiB.
 pub(crate) const BODY_LEN_MAX: usize = 4 << 10;
 /// Longest body of a kick.

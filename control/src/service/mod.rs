@@ -11,12 +11,13 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::domain::keys::{self, SigningKeyRow};
+use crate::domain::limits::{SNAPSHOTS_KIB, SNAPSHOTS_NETWORK_PART};
 use crate::domain::{MemberRow, Party, Refusal, refuse};
 use crate::fleet::Fleet;
 use crate::hub::{Hub, encode};
 use crate::limiter::{Limiter, Purpose, Source};
-use crate::network::Network;
-use crate::store::{Store, StoreError, parties};
+use crate::network::{Network, Shared};
+use crate::store::{Store, StoreError, parties, pool as pool_row, relays};
 
 /// Registers devices and knows their tokens.
 mod devices;
@@ -52,6 +53,8 @@ pub(crate) struct Service {
     pub(crate) fleet: Fleet,
     pub(crate) clock: Clock,
     limiter: Limiter,
+    /// Memory for snapshots under way, in KiB.
+    snapshots: Shared,
     settings: Settings,
     root: SigningKey,
     signing_keys: RwLock<Vec<SigningKeyRow>>,
@@ -73,7 +76,7 @@ impl Service {
         let (signing_keys, map, revoked) = pool::take_over(&store, &root, clock.now()).await?;
         let fleet = Fleet::default();
         let mut view = store.read().await?;
-        let relays = crate::store::relays::list(&mut view).await?;
+        let relays = relays::list(&mut view).await?;
         fleet.enrolled(&relays.iter().map(|relay| relay.id).collect::<Vec<RelayId>>(), true);
         Ok(Arc::new(Self {
             store,
@@ -81,6 +84,7 @@ impl Service {
             fleet,
             clock,
             limiter: Limiter::new(settings.requests_per_minute),
+            snapshots: Shared::new(SNAPSHOTS_KIB, SNAPSHOTS_KIB / SNAPSHOTS_NETWORK_PART),
             settings,
             root,
             signing_keys: RwLock::new(signing_keys),
@@ -93,7 +97,7 @@ impl Service {
     /// # Errors
     /// The database does not answer.
     pub(crate) async fn check_store(&self) -> Result<(), StoreError> {
-        self.store.view().await.map(drop)
+        pool_row::load(&mut *self.store.read().await?).await.map(drop)
     }
 
     /// The key that signs now.

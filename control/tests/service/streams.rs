@@ -8,6 +8,7 @@ use lanrage_proto::api::{
     Change, DeviceDown, Enrolled, ErrorCode, MemberRecord, Promote, Role, path,
 };
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 
 use crate::support::*;
 
@@ -90,6 +91,31 @@ async fn online_follows_streams_and_a_short_loss_is_not_seen() {
     assert!(!member_change(&mut stream).await.online);
 }
 
+/// Turns to online and offline were lost when they could not be noted: others saw ghosts for ever.
+#[tokio::test]
+async fn regression_a_full_disk_hides_no_turn() {
+    let (service, _relay) = Service::with_relay().await;
+    let (owner, guest, _session) = party_of_two(&service).await;
+    let mut stream = Stream::open(&owner, None).await;
+    stream.snapshot().await;
+    let file = service.dir.path().join("control.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let full = "CREATE TRIGGER full BEFORE UPDATE ON devices
+                BEGIN SELECT RAISE(FAIL, 'the disk is full'); END";
+    sqlx::raw_sql(full).execute(&mut db).await.unwrap();
+
+    let mut guests = Stream::open(&guest, None).await;
+    guests.snapshot().await;
+    assert!(member_change(&mut stream).await.online);
+    guests.0.close().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    service.clock.advance(Duration::from_secs(5));
+    // Noting fails, here or in the service's own round.
+    let _failed = service.server.run_jobs().await;
+    assert!(!member_change(&mut stream).await.online);
+}
+
 #[tokio::test]
 async fn a_stream_resumes_where_it_broke_off() {
     let (service, _relay) = Service::with_relay().await;
@@ -156,8 +182,7 @@ async fn regression_streams_count_as_connections() {
     const MAX: usize = 3;
     let service = Service::start_with(|config| config.connections_max = MAX).await;
     let client = service.client();
-    let open =
-        async || client.websocket(path::RELAY_STREAM, None, Duration::from_secs(1)).await;
+    let open = async || client.websocket(path::RELAY_STREAM, None, Duration::from_secs(1)).await;
     let mut streams = Vec::new();
     for _ in 0..MAX {
         streams.push(open().await.unwrap());
