@@ -17,14 +17,14 @@ demo: setup build ## Play: control, two relays, three players behind NATs (KEEP=
 	$(TARGET)/debug/lanrage-demo $(if $(KEEP),--keep)
 
 .PHONY: test
-test: setup lint build-all ## Lint and run every test, the long scenarios in a short form
+test: setup nextest lint build-all ## Lint and run every test, the long scenarios in a short form
 	$(NEXTEST) --workspace
 	LANRAGE_LAB_BACKEND=recvmmsg $(NEXTEST) -p lanrage-scenarios
 	cargo test --locked --workspace --doc --quiet
 	$(MAKE) loom
 
 .PHONY: soak
-soak: setup build-all ## Run the long scenarios whole
+soak: setup nextest build-all ## Run the long scenarios whole
 	LANRAGE_SOAK=1 $(NEXTEST) --profile soak -p lanrage-scenarios
 	LANRAGE_SOAK=1 LANRAGE_LAB_BACKEND=recvmmsg $(NEXTEST) --profile soak -p lanrage-scenarios
 
@@ -66,3 +66,7 @@ build-all: ## Build the programs and what only tests use
 .PHONY: setup
 setup: ## Install what the machine lacks (as root, from Debian)
 	bench/setup
+
+.PHONY: nextest
+nextest: ## Install the test runner if it is missing
+	cargo nextest --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-nextest

@@ -79,15 +79,6 @@ CREATE TABLE invites (
 CREATE INDEX invites_by_session ON invites (session) WHERE closed IS NULL;
 CREATE INDEX invites_by_expiry ON invites (expires) WHERE closed IS NULL;
 
-CREATE TABLE epoch_copies (
-    session INTEGER NOT NULL REFERENCES parties ON DELETE CASCADE,
-    member  INTEGER NOT NULL,
-    epoch   INTEGER NOT NULL,
-    copy    TEXT    NOT NULL,     -- in JSON
-    made    INTEGER NOT NULL,
-    PRIMARY KEY (session, member, epoch)
-) STRICT, WITHOUT ROWID;
-
 CREATE TABLE kicks (
     session INTEGER NOT NULL REFERENCES parties ON DELETE CASCADE,
     epoch   INTEGER NOT NULL,
@@ -95,6 +86,17 @@ CREATE TABLE kicks (
     made    INTEGER NOT NULL,
     PRIMARY KEY (session, epoch)
 ) STRICT, WITHOUT ROWID;
+
+-- A copy opens only beside its epoch's record, so it never outlives that.
+CREATE TABLE epoch_copies (
+    session INTEGER NOT NULL,
+    member  INTEGER NOT NULL,
+    epoch   INTEGER NOT NULL,
+    copy    TEXT    NOT NULL,     -- in JSON
+    PRIMARY KEY (session, member, epoch),
+    FOREIGN KEY (session, epoch) REFERENCES kicks ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE INDEX epoch_copies_by_kick ON epoch_copies (session, epoch);
 
 CREATE TABLE revocations (
     cursor       INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroizing;
 
 /// Unpadded URL-safe base64, the only encoding of bytes in JSON and invites (RFC 4648 §5).
 pub fn encode_base64(bytes: &[u8]) -> String {
@@ -91,12 +92,36 @@ byte_string! {
     PartySecret, 32, redacted
 }
 byte_string! {
+    /// What a kick record says of its epoch's secret; the secret cannot be had from it, and no two
+    /// secrets have the same. Made by [`crate::party::commitment`].
+    Commitment, 32, prefix
+}
+byte_string! {
     /// A bearer token of control's API.
     Token, 32, redacted
 }
-byte_string! {
-    /// A private or symmetric key, as state directories keep it.
-    SecretKey, 32, redacted
+/// A private or symmetric key, as state directories keep it. Wiped when dropped, never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretKey(pub Zeroizing<[u8; 32]>);
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(secret)")
+    }
+}
+
+impl Serialize for SecretKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&Zeroizing::new(encode_base64(&*self.0)))
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Zeroizing::new(String::deserialize(deserializer)?);
+        let bytes = decode_base64(&text).map(|bytes| Self(Zeroizing::new(bytes)));
+        bytes.ok_or_else(|| de::Error::custom("expected 32 bytes in URL-safe base64"))
+    }
 }
 
 impl DeviceKey {

@@ -7,6 +7,7 @@
 
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::bytes::PartySecret;
@@ -27,7 +28,8 @@ const HEADER_LEN: usize = 4;
 const LEASES_MAX: usize = 6;
 
 /// How a member receives by one of its leases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum LeaseState {
     /// Self-addressed frames return.
@@ -67,7 +69,7 @@ pub enum Message<'a> {
     NewEpoch {
         /// Control's word for it.
         record: Box<KickRecord>,
-        /// The secret of `record.epoch`.
+        /// The secret of `record.epoch`, if the record's commitment is to it.
         secret: PartySecret,
     },
     /// Type 6.

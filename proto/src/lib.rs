@@ -16,7 +16,9 @@ pub use ids::{
 
 /// Fixed-size opaque byte strings: keys, signatures, hashes.
 pub mod bytes;
-pub use bytes::{DeviceKey, InviteHash, Mac, PartySecret, RootHash, Signature, TunnelKey};
+pub use bytes::{
+    Commitment, DeviceKey, InviteHash, Mac, PartySecret, RootHash, Signature, TunnelKey,
+};
 
 /// A bounded cursor over received bytes and its counterpart for sending.
 pub mod wire;

@@ -17,6 +17,8 @@ pub enum Error {
     Full(String),
     #[error("MTU {0} is out of range: use 576 to 9000")]
     BadMtu(u16),
+    #[error("{0} would have no address: IPv6 needs an MTU of 1280 on its link and its gateway's")]
+    NoAddress(String),
     #[error("loss {0} is not a probability: use 0.0 to 1.0")]
     BadLoss(f64),
     #[error("a delay of {0:?} is too long: use at most 1 h")]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::{Direction, Error, Host};
+use crate::{Direction, Error, Families, Host};
 
 /// Which protocol a fault takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,6 +16,8 @@ pub enum Protocol {
 /// The traffic a fault takes; the default is all IP traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
+    /// Ignored with a `remote`.
+    pub families: Families,
     pub protocol: Protocol,
     /// The other end's address; `None` is any.
     pub remote: Option<IpAddr>,
@@ -27,6 +29,11 @@ impl Traffic {
     /// All traffic with one address.
     pub fn with(remote: impl Into<IpAddr>) -> Self {
         Self { remote: Some(remote.into()), ..Self::default() }
+    }
+
+    /// All traffic of an address family, as where one of two uplinks fails.
+    pub fn of(families: Families) -> Self {
+        Self { families, ..Self::default() }
     }
 
     /// All UDP, as where a firewall lets only TCP pass.
@@ -85,7 +92,13 @@ fn rule(direction: Direction, traffic: Traffic) -> String {
     };
     let mut rule = format!("add rule netdev faults {chain}");
     match traffic.remote {
-        None => rule += " meta protocol { ip, ip6 }",
+        None => {
+            rule += match traffic.families {
+                Families::Ipv4 => " meta protocol ip",
+                Families::Ipv6 => " meta protocol ip6",
+                Families::Both => " meta protocol { ip, ip6 }",
+            };
+        }
         Some(IpAddr::V4(remote)) => rule += &format!(" ip {end}addr {remote}"),
         Some(IpAddr::V6(remote)) => rule += &format!(" ip6 {end}addr {remote}"),
     }
@@ -119,10 +132,15 @@ mod tests {
             protocol: Protocol::Udp,
             remote: Some(Ipv6Addr::LOCALHOST.into()),
             remote_port: Some(53),
+            ..Traffic::default()
         };
         assert_eq!(
             rule(Direction::Down, dns),
             "add rule netdev faults down ip6 saddr ::1 meta l4proto udp th sport 53 drop\n"
+        );
+        assert_eq!(
+            rule(Direction::Down, Traffic::of(Families::Ipv6)),
+            "add rule netdev faults down meta protocol ip6 drop\n"
         );
         assert_eq!(
             rule(Direction::Up, Traffic::udp()),

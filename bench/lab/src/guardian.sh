@@ -32,6 +32,7 @@ done
 for netns in "/run/netns/lr-$id-"*; do
     [ -e "$netns" ] && echo "netns del ${netns##*/}"
 done | ip -force -batch -
+rm -rf "/etc/netns/lr-$id-"*
 
 # A directory that is not named after the lab is not ours.
 case $run_dir in

@@ -1,7 +1,7 @@
 //! A machine of the lab.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
     process::Command,
     sync::Arc,
@@ -14,7 +14,7 @@ use crate::{Capture, Error, Link, Process, netns::Netns};
 pub struct Host {
     pub(crate) name: String,
     pub(crate) netns: Netns,
-    pub(crate) v4: Ipv4Addr,
+    pub(crate) v4: Option<Ipv4Addr>,
     pub(crate) v6: Option<Ipv6Addr>,
     pub(crate) link: Link,
     pub(crate) dir: Arc<Path>,
@@ -32,13 +32,22 @@ impl Host {
 
     /// The address of `eth0`: public on the backbone, private behind a NAT. Of a NAT's gateway it
     /// is the first public address; see [`crate::Nat::public_v4`].
+    ///
+    /// # Panics
+    ///
+    /// On a host that was asked to have IPv6 alone.
     pub fn v4(&self) -> Ipv4Addr {
-        self.v4
+        self.v4.expect("the host was to have IPv4")
     }
 
-    /// `None` behind a NAT without IPv6, and on links with an MTU below 1,280.
+    /// `None` behind a gateway without IPv6, and on links with an MTU below 1,280.
     pub fn v6(&self) -> Option<Ipv6Addr> {
         self.v6
+    }
+
+    /// What `eth0` has: the IPv4 address first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.v4.map(IpAddr::from).into_iter().chain(self.v6.map(IpAddr::from))
     }
 
     /// The link between the host and its network.
@@ -46,7 +55,8 @@ impl Host {
         &self.link
     }
 
-    /// Runs `f` on a fresh thread inside the host; sockets it opens stay in the host.
+    /// Runs `f` on a fresh thread inside the host; sockets it opens stay in the host. Names are
+    /// those of the machine, not of the lab.
     ///
     /// # Errors
     ///

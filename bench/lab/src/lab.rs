@@ -40,12 +40,11 @@ pub(crate) struct Shared {
     next_link: AtomicU8,
 }
 
-/// The two ends of a link as IP sees them: a /24 and perhaps a /64.
+/// The two ends of a link as IP sees them: a /24, a /64, or both.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subnet {
-    pub(crate) host_v4: Ipv4Addr,
-    pub(crate) gateway_v4: Ipv4Addr,
-    /// Host and gateway.
+    /// Host and gateway, as in `v6`.
+    pub(crate) v4: Option<(Ipv4Addr, Ipv4Addr)>,
     pub(crate) v6: Option<(Ipv6Addr, Ipv6Addr)>,
 }
 
@@ -83,6 +82,7 @@ impl Lab {
     fn build(guardian: Guardian) -> Result<Self, Error> {
         let id = guardian.id().clone();
         let backbone = Netns::create(id.netns("backbone"), Role::Router)?;
+        backbone.make_hosts_file()?;
         let shared = Shared {
             dir: guardian.dir().into(),
             backbone,
@@ -94,15 +94,17 @@ impl Lab {
         Ok(Self { shared: Arc::new(shared), guardian })
     }
 
-    /// A host with public addresses on the backbone.
+    /// A host with public addresses on the backbone, which all hosts find by its name.
     ///
     /// # Errors
     ///
-    /// [`Error::BadName`], [`Error::NameTaken`], [`Error::Full`], a bad `link`;
+    /// [`Error::BadName`], [`Error::NameTaken`], [`Error::NoAddress`], [`Error::Full`], a bad `link`;
     /// [`Error::Io`] and [`Error::Command`] if the system refuses.
     pub fn host(&self, name: &str, link: LinkSpec) -> Result<Host, Error> {
         let subnet = public_subnet(self.shared.take_link_number()?, &link);
-        self.shared.attach(name, Role::Host, &link, Uplink::Backbone, subnet)
+        let host = self.shared.attach(name, Role::Host, &link, Uplink::Backbone, subnet)?;
+        self.shared.publish(&host)?;
+        Ok(host)
     }
 
     /// A NAT gateway with a public address and a LAN of its own.
@@ -169,8 +171,12 @@ impl Shared {
         subnet: Subnet,
     ) -> Result<Host, Error> {
         spec.check()?;
+        if subnet.v4.is_none() && subnet.v6.is_none() {
+            return Err(Error::NoAddress(name.to_owned()));
+        }
         self.take_name(name)?;
         let netns = Netns::create(self.id.netns(name), role)?;
+        netns.share_hosts_file(&self.backbone)?;
         let network = match uplink {
             Uplink::Backbone => &self.backbone,
             Uplink::Lan(gateway) => gateway,
@@ -185,11 +191,18 @@ impl Shared {
         Ok(Host {
             name: name.to_owned(),
             netns,
-            v4: subnet.host_v4,
+            v4: subnet.v4.map(|(host, _)| host),
             v6: subnet.v6.map(|(host, _)| host),
             link,
             dir: Arc::clone(&self.dir),
         })
+    }
+
+    /// Lets every host of the lab find this one by its name.
+    fn publish(&self, host: &Host) -> Result<(), Error> {
+        let lines: String =
+            host.addresses().map(|address| format!("{address} {}\n", host.name())).collect();
+        self.backbone.add_to_hosts_file(&lines)
     }
 
     fn take_name(&self, name: &str) -> Result<(), Error> {
@@ -231,11 +244,11 @@ impl Subnet {
     fn network_lines(&self, interface: &str, uplink: Uplink<'_>) -> String {
         let mut lines = match uplink {
             Uplink::Lan(_) => return format!("link set dev {interface} master lan up\n"),
-            Uplink::Backbone => format!(
-                "link set dev {interface} up\naddr add {}/24 dev {interface}\n",
-                self.gateway_v4
-            ),
+            Uplink::Backbone => format!("link set dev {interface} up\n"),
         };
+        if let Some((_, gateway)) = self.v4 {
+            lines += &format!("addr add {gateway}/24 dev {interface}\n");
+        }
         if let Some((_, gateway)) = self.v6 {
             lines += &format!("addr add {gateway}/64 dev {interface} nodad\n");
         }
@@ -243,10 +256,10 @@ impl Subnet {
     }
 
     fn host_lines(&self) -> String {
-        let mut lines = format!(
-            "link set dev lo up\nlink set dev eth0 up\naddr add {}/24 dev eth0\nroute add default via {}\n",
-            self.host_v4, self.gateway_v4
-        );
+        let mut lines = String::from("link set dev lo up\nlink set dev eth0 up\n");
+        if let Some((host, gateway)) = self.v4 {
+            lines += &format!("addr add {host}/24 dev eth0\nroute add default via {gateway}\n");
+        }
         if let Some((host, gateway)) = self.v6 {
             lines += &format!("addr add {host}/64 dev eth0 nodad\nroute add ::/0 via {gateway}\n");
         }
@@ -255,12 +268,9 @@ impl Subnet {
 }
 
 fn public_subnet(number: u8, link: &LinkSpec) -> Subnet {
+    let v4 = |last| Ipv4Addr::new(198, 18, number, last);
     let v6 = |last| Ipv6Addr::new(0x2001, 0xdb8, number.into(), 0, 0, 0, 0, last);
-    Subnet {
-        host_v4: Ipv4Addr::new(198, 18, number, 2),
-        gateway_v4: Ipv4Addr::new(198, 18, number, 1),
-        v6: link.has_ipv6().then(|| (v6(2), v6(1))),
-    }
+    Subnet { v4: Some((v4(2), v4(1))), v6: link.has_ipv6().then(|| (v6(2), v6(1))) }
 }
 
 /// The same host of the same scenario draws the same losses in each run.

@@ -10,7 +10,7 @@
 //!
 //! The backbone is the internet: it routes between links, each of which has a /24 of 198.18.0.0/15
 //! (RFC 2544) and a /64 of 2001:db8::/32 (RFC 3849). A [`Host`] is a namespace with one interface,
-//! `eth0`. A [`Nat`] is a gateway that behaves as RFC 4787 names it. A [`Link`] is a veth pair, or
+//! `eth0`, and finds the hosts on the backbone by their names. A [`Nat`] is a gateway that behaves as RFC 4787 names it. A [`Link`] is a veth pair, or
 //! a user-space wire with delay, jitter, loss and rate that can be set while traffic flows.
 //!
 //! ```no_run
@@ -36,6 +36,9 @@
 mod error;
 pub use error::Error;
 
+mod families;
+pub use families::Families;
+
 mod lab;
 pub use lab::Lab;
 
@@ -43,7 +46,7 @@ mod host;
 pub use host::Host;
 
 mod nat;
-pub use nat::{Filtering, Ipv6, Lan, Mapping, Nat, NatKind, NatSpec, Rebind};
+pub use nat::{Filtering, Lan, Mapping, Nat, NatKind, NatSpec, Rebind};
 
 mod link;
 pub use link::{Link, LinkSpec, Segmentation};

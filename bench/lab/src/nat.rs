@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    Error, Host, LinkSpec,
+    Error, Families, Host, LinkSpec,
     lab::{Shared, Subnet, Uplink},
     netns::{run, write_sysctl},
 };
@@ -79,13 +79,6 @@ pub enum Lan {
     Same,
 }
 
-/// Whether the hosts behind a gateway have public IPv6, which it routes and does not filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ipv6 {
-    Absent,
-    Routed,
-}
-
 /// How a gateway is built.
 #[derive(Debug, Clone)]
 pub struct NatSpec {
@@ -94,7 +87,9 @@ pub struct NatSpec {
     pub link: LinkSpec,
     /// Ignored for [`NatKind::None`].
     pub lan: Lan,
-    pub ipv6: Ipv6,
+    /// What the hosts have, [`Families::Ipv4`] by default. Their IPv6 is public, and is routed and
+    /// not filtered.
+    pub families: Families,
     /// How long a UDP mapping lives without outbound traffic, in whole seconds, at least 1 s.
     /// Default 120 s, the least that RFC 4787 REQ-5 allows.
     pub mapping_timeout: Duration,
@@ -106,7 +101,7 @@ impl NatSpec {
             kind,
             link,
             lan: Lan::Own,
-            ipv6: Ipv6::Absent,
+            families: Families::Ipv4,
             mapping_timeout: Duration::from_secs(120),
         }
     }
@@ -130,6 +125,7 @@ pub struct Nat {
     mapping_timeout: Duration,
     /// The first three bytes of the LAN.
     lan_prefix: [u8; 3],
+    lan_has_v4: bool,
     lan_v6: Option<[u16; 4]>,
     next_host: Arc<AtomicU8>,
     outside: Arc<Mutex<Outside>>,
@@ -164,10 +160,8 @@ impl Nat {
             (_, Lan::Same) => [192, 168, 0],
         };
         // 0x1000 keeps these apart from the backbone's links.
-        let lan_v6 = match (spec.ipv6, gateway.v6()) {
-            (Ipv6::Routed, Some(_)) => Some([0x2001, 0xdb8, 0x1000 + u16::from(number), 0]),
-            (Ipv6::Routed, None) | (Ipv6::Absent, _) => None,
-        };
+        let lan_v6 = (spec.families.has_ipv6() && gateway.v6().is_some())
+            .then(|| [0x2001, 0xdb8, 0x1000 + u16::from(number), 0]);
         let nat = Self {
             outside: Arc::new(Mutex::new(Outside { address: gateway.v4(), rebinds: 0 })),
             kind: spec.kind,
@@ -176,6 +170,7 @@ impl Nat {
             shared,
             gateway,
             lan_prefix,
+            lan_has_v4: spec.families.has_ipv4(),
             lan_v6,
         };
         nat.make_lan()?;
@@ -201,8 +196,7 @@ impl Nat {
             .map_err(|_| Error::Full(format!("the LAN of {}", self.gateway.name())))?;
         let v6 = self.lan_v6.filter(|_| link.has_ipv6());
         let subnet = Subnet {
-            host_v4: self.lan_v4(last),
-            gateway_v4: self.lan_v4(1),
+            v4: self.lan_has_v4.then(|| (self.lan_v4(last), self.lan_v4(1))),
             v6: v6.map(|prefix| (in_prefix(prefix, last.into()), in_prefix(prefix, 1))),
         };
         let uplink = Uplink::Lan(&self.gateway.netns);
@@ -269,12 +263,13 @@ impl Nat {
 
     fn make_lan(&self) -> Result<(), Error> {
         // Without snooping it floods multicast, as most home switches do.
-        let mut lines = format!(
+        let mut lines = String::from(
             "link add lan type bridge mcast_snooping 0 forward_delay 0\n\
-             link set lan up\n\
-             addr add {}/24 dev lan\n",
-            self.lan_v4(1)
+             link set lan up\n",
         );
+        if self.lan_has_v4 {
+            lines += &format!("addr add {}/24 dev lan\n", self.lan_v4(1));
+        }
         if let Some(prefix) = self.lan_v6 {
             lines += &format!("addr add {}/64 dev lan nodad\n", in_prefix(prefix, 1));
         }
@@ -283,7 +278,7 @@ impl Nat {
 
     fn route_lan(&self) -> Result<(), Error> {
         let mut lines = String::new();
-        if self.kind == NatKind::None {
+        if self.kind == NatKind::None && self.lan_has_v4 {
             lines += &format!("route add {}/24 via {}\n", self.lan_v4(0), self.gateway.v4());
         }
         if let (Some(prefix), Some(gateway)) = (self.lan_v6, self.gateway.v6()) {

@@ -1,10 +1,10 @@
 //! One network namespace, and the commands that run in it.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::Write,
-    os::fd::AsFd,
-    path::Path,
+    os::{fd::AsFd, unix::fs::symlink},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
 };
@@ -15,6 +15,9 @@ use crate::Error;
 
 /// Where `ip netns` keeps its namespaces (ip-netns(8)).
 pub(crate) const NETNS_DIR: &str = "/run/netns";
+
+/// What `ip netns exec` binds over the files of /etc (ip-netns(8)).
+const NETNS_ETC_DIR: &str = "/etc/netns";
 
 /// What a namespace does with packets that are not for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,39 @@ impl Netns {
         let netns = Self { name };
         netns.enter(|| set_sysctls(role))??;
         Ok(netns)
+    }
+
+    /// Gives the commands that run here an /etc/hosts of their own.
+    pub(crate) fn make_hosts_file(&self) -> Result<(), Error> {
+        self.make_etc_dir()?;
+        let hosts = self.hosts_file();
+        fs::write(&hosts, "127.0.0.1 localhost\n::1 localhost\n")
+            .map_err(Error::io(format!("write {}", hosts.display())))
+    }
+
+    /// One write, so that several threads may add lines.
+    pub(crate) fn add_to_hosts_file(&self, lines: &str) -> Result<(), Error> {
+        let hosts = self.hosts_file();
+        let open = OpenOptions::new().append(true).open(&hosts);
+        open.and_then(|mut file| file.write_all(lines.as_bytes()))
+            .map_err(Error::io(format!("write {}", hosts.display())))
+    }
+
+    /// Gives the commands that run here the /etc/hosts of `other`.
+    pub(crate) fn share_hosts_file(&self, other: &Self) -> Result<(), Error> {
+        self.make_etc_dir()?;
+        let hosts = self.hosts_file();
+        symlink(other.hosts_file(), &hosts)
+            .map_err(Error::io(format!("make the link {}", hosts.display())))
+    }
+
+    fn make_etc_dir(&self) -> Result<(), Error> {
+        let dir = Path::new(NETNS_ETC_DIR).join(&self.name);
+        fs::create_dir_all(&dir).map_err(Error::io(format!("create {}", dir.display())))
+    }
+
+    fn hosts_file(&self) -> PathBuf {
+        Path::new(NETNS_ETC_DIR).join(&self.name).join("hosts")
     }
 
     pub(crate) fn name(&self) -> &str {

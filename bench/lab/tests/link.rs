@@ -192,6 +192,18 @@ fn ipv6_works_at_once() {
 }
 
 #[test]
+fn hosts_on_the_backbone_are_found_by_name() {
+    let (_lab, a, b) = pair(LinkSpec::direct());
+    let hosts = a.command("getent").args(["ahosts", b.name()]).output().unwrap();
+    let hosts = String::from_utf8(hosts.stdout).unwrap();
+    for address in b.addresses() {
+        assert!(hosts.lines().any(|line| line.starts_with(&format!("{address} "))), "{hosts}");
+    }
+    let localhost = a.command("ping").args(["-c1", "-W1", "localhost"]).output().unwrap();
+    assert!(localhost.status.success());
+}
+
+#[test]
 fn segmented_veths_carry_only_whole_packets() {
     let (_lab, a, b) = pair(LinkSpec::segmented());
     let capture = a.capture("segments").unwrap();

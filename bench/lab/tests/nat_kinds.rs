@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use lanrage_lab::{Filtering, Host, Ipv6, Lab, LinkSpec, Mapping, Nat, NatKind, NatSpec, Rebind};
+use lanrage_lab::{
+    Error, Families, Filtering, Host, Lab, LinkSpec, Mapping, Nat, NatKind, NatSpec, Rebind,
+};
 
 /// Long enough for a packet to cross four veth pairs on a busy machine.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(2);
@@ -231,9 +233,34 @@ fn mappings_time_out() {
 }
 
 #[test]
+fn a_host_with_one_family_has_no_other() {
+    let lab = Lab::new().unwrap();
+    lab.host("server", LinkSpec::direct()).unwrap();
+    for (name, families) in [("v4", Families::Ipv4), ("v6", Families::Ipv6)] {
+        let spec = NatSpec { families, ..NatSpec::new(NatKind::FullCone, LinkSpec::direct()) };
+        let nat = lab.nat_with(&format!("nat-{name}"), spec).unwrap();
+        let host = nat.host(name, LinkSpec::direct()).unwrap();
+        let answers = |family: &str| {
+            let args = [family, "-c1", "-W2", "server"];
+            host.command("ping").args(args).output().unwrap().status.success()
+        };
+        assert_eq!(answers("-4"), families == Families::Ipv4, "{families:?}");
+        assert_eq!(answers("-6"), families == Families::Ipv6, "{families:?}");
+        assert_eq!(host.addresses().count(), 1);
+    }
+    let narrow = NatSpec {
+        families: Families::Ipv6,
+        ..NatSpec::new(NatKind::FullCone, LinkSpec::direct().mtu(1_279))
+    };
+    let nat = lab.nat_with("nat-narrow", narrow).unwrap();
+    let refused = nat.host("narrow", LinkSpec::direct());
+    assert!(matches!(refused, Err(Error::NoAddress(_))));
+}
+
+#[test]
 fn ipv6_passes_a_nat_untranslated_when_asked() {
     let scene = scene(NatSpec {
-        ipv6: Ipv6::Routed,
+        families: Families::Both,
         ..NatSpec::new(NatKind::Symmetric, LinkSpec::direct())
     });
     let outside = scene.lab.host("outside", LinkSpec::direct()).unwrap();

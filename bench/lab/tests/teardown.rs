@@ -25,8 +25,13 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 }
 
 fn namespaces(id: &LabId) -> Vec<PathBuf> {
+    entries("/run/netns", id)
+}
+
+/// What of a directory is named after the lab.
+fn entries(directory: &str, id: &LabId) -> Vec<PathBuf> {
     let prefix = id.netns("");
-    let Ok(entries) = fs::read_dir("/run/netns") else {
+    let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();
     };
     entries
@@ -41,7 +46,10 @@ fn alive(process: u32) -> bool {
 }
 
 fn gone(id: &LabId, dir: &Path) -> bool {
-    namespaces(id).is_empty() && !dir.exists() && list().unwrap().iter().all(|lab| lab.id != *id)
+    namespaces(id).is_empty()
+        && entries("/etc/netns", id).is_empty()
+        && !dir.exists()
+        && list().unwrap().iter().all(|lab| lab.id != *id)
 }
 
 /// A process that owns a lab: `lanrage-lab up`.

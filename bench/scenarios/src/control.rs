@@ -45,9 +45,14 @@ impl Control {
         Ok(control)
     }
 
-    /// Where the service listens.
+    /// Where the service listens, and at the same port of its IPv6 address.
     pub fn address(&self) -> SocketAddrV4 {
         SocketAddrV4::new(self.host.v4(), PORT)
+    }
+
+    /// Where clients reach it: its name, which has addresses of both families.
+    pub fn public(&self) -> String {
+        format!("{}:{PORT}", self.host.name())
     }
 
     /// What `party create --server` takes.
@@ -151,8 +156,8 @@ impl Control {
     fn command(&self) -> anyhow::Result<Command> {
         let mut command = program(&self.host, &[], "lanrage-control")?;
         command
-            .env("LANRAGE_CONTROL_LISTEN", format!("0.0.0.0:{PORT}"))
-            .env("LANRAGE_CONTROL_PUBLIC", self.address().to_string());
+            .env("LANRAGE_CONTROL_LISTEN", format!("0.0.0.0:{PORT},[::]:{PORT}"))
+            .env("LANRAGE_CONTROL_PUBLIC", self.public());
         Ok(command)
     }
 

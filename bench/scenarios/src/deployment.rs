@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use lanrage_lab::{Lab, LinkSpec, Nat, NatKind};
+use lanrage_lab::{Families, Lab, LinkSpec, Nat, NatKind, NatSpec};
 
 use crate::{Control, Player, Relay, RelayPlan};
 
@@ -12,17 +12,24 @@ pub struct PlayerPlan {
     pub nat: NatKind,
     /// Between the player's NAT and the internet.
     pub link: LinkSpec,
+    /// What the player has.
+    pub families: Families,
 }
 
 impl PlayerPlan {
-    /// Behind `nat`, on a perfect line.
+    /// Behind `nat`, on a perfect line, with IPv4 alone.
     pub fn behind(nat: NatKind) -> Self {
-        Self { nat, link: LinkSpec::direct() }
+        Self::on(nat, LinkSpec::direct())
     }
 
-    /// Behind `nat`, on a line of its own.
+    /// Behind `nat`, on a line of its own, with IPv4 alone.
     pub fn on(nat: NatKind, link: LinkSpec) -> Self {
-        Self { nat, link }
+        Self { nat, link, families: Families::Ipv4 }
+    }
+
+    /// With other addresses; IPv6 is routed past the NAT.
+    pub fn with(self, families: Families) -> Self {
+        Self { families, ..self }
     }
 }
 
@@ -60,6 +67,11 @@ impl Plan {
         ];
         let players = kinds.iter().cycle().take(count).map(|kind| PlayerPlan::behind(*kind));
         Self { players: players.collect(), ..Self::default() }
+    }
+
+    /// Players behind NATs of one kind, on perfect lines.
+    pub fn behind(nat: NatKind, count: usize) -> Self {
+        Self { players: vec![PlayerPlan::behind(nat); count], ..Self::default() }
     }
 }
 
@@ -105,7 +117,11 @@ impl Deployment {
         let mut players = Vec::new();
         for (index, player) in plan.players.iter().enumerate() {
             let number = index + 1;
-            let nat = lab.nat(&format!("nat{number}"), player.nat, player.link.clone())?;
+            let spec = NatSpec {
+                families: player.families,
+                ..NatSpec::new(player.nat, player.link.clone())
+            };
+            let nat = lab.nat_with(&format!("nat{number}"), spec)?;
             let host = nat.host(&format!("player{number}"), LinkSpec::direct())?;
             players.push(Player::start(host, &dir)?);
             nats.push(nat);

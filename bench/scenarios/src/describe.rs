@@ -1,3 +1,4 @@
+use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::Deployment;
@@ -50,7 +51,7 @@ pub fn describe(deployment: &Deployment) -> anyhow::Result<Description> {
             address: player.address().to_string(),
             nic: player.nic().to_owned(),
             socket: player.socket().display().to_string(),
-            underlay: player.host().v4().to_string(),
+            underlay: player.host().addresses().next().context("no address")?.to_string(),
             nat: format!("{:?}", nat.kind()),
         })
     });

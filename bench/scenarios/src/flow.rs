@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::Player;
 
@@ -85,16 +85,54 @@ impl Arrivals {
         longest
     }
 
+    /// Arrivals up to a moment.
+    pub fn before(&self, moment: Instant) -> usize {
+        self.received.len() - self.after(moment)
+    }
+
     /// Arrivals after a moment.
     pub fn after(&self, moment: Instant) -> usize {
         self.received.iter().filter(|(at, _)| *at > moment).count()
     }
+}
 
-    /// Datagrams that arrived more than once.
-    pub fn duplicates(&self) -> usize {
-        let mut numbers: Vec<u64> = self.received.iter().map(|(_, number)| *number).collect();
-        numbers.sort_unstable();
-        numbers.windows(2).filter(|pair| pair[0] == pair[1]).count()
+/// A flow each way between two players, to see what an event in the middle of it costs.
+#[derive(Debug)]
+pub struct BothWays {
+    there: Flow,
+    back: Flow,
+}
+
+impl BothWays {
+    /// A datagram each way every 10 ms, for a second before this returns.
+    ///
+    /// # Errors
+    /// A socket cannot be opened at a player's virtual address.
+    pub fn start(one: &Player, other: &Player) -> anyhow::Result<Self> {
+        const INTERVAL: Duration = Duration::from_millis(10);
+        let there = Flow::start(one, other, INTERVAL)?;
+        let back = Flow::start(other, one, INTERVAL)?;
+        thread::sleep(Duration::from_secs(1));
+        Ok(Self { there, back })
+    }
+
+    /// Goes on for three seconds; then the longest time without an arrival on either way, from
+    /// `event` on.
+    ///
+    /// # Errors
+    /// On one way nothing arrived for half of the time before `event`.
+    pub fn longest_gap_after(self, event: Instant) -> anyhow::Result<Duration> {
+        const BEFORE: Duration = Duration::from_millis(900);
+        thread::sleep(Duration::from_secs(3));
+        let observed = Instant::now();
+        let mut longest = Duration::ZERO;
+        for flow in [self.there, self.back] {
+            let arrivals = flow.finish();
+            let before = arrivals.longest_gap_between(event - BEFORE, event);
+            ensure!(before < BEFORE / 2, "{before:?} without traffic before the event");
+            longest = longest.max(arrivals.longest_gap_between(event, observed));
+        }
+        Ok(longest)
     }
 }
 

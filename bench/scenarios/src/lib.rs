@@ -2,7 +2,7 @@
 //!
 //! A [`Deployment`] is a control service, relays and players in a [`lanrage_lab::Lab`], each the
 //! real binary in its own namespace. The scenarios are this crate's integration tests, one claim a
-//! file; the programs `lanrage-demo` and `lanrage-lab` are built on the same pieces.
+//! file; the programs `lanrage-demo` and `lanrage-stand` are built on the same pieces.
 
 mod binaries;
 pub use binaries::{binary, run_to_end};
@@ -23,7 +23,7 @@ mod describe;
 pub use describe::{Description, describe};
 
 mod flow;
-pub use flow::{Arrivals, Flow};
+pub use flow::{Arrivals, BothWays, Flow};
 
 mod transfer;
 pub use transfer::{Transfer, send_marked, transfer};

@@ -1,5 +1,5 @@
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -14,6 +14,8 @@ use crate::eventually;
 
 const START_PATIENCE: Duration = Duration::from_secs(10);
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// The default of ping(8).
+const PING_PAYLOAD_LEN: usize = 56;
 
 /// Exit codes of `lanrage`, as `lanrage --help` documents them.
 pub mod exit {
@@ -365,16 +367,42 @@ impl Player {
         Ok(members.iter().filter_map(|member| member["bytes_received"].as_u64()).sum())
     }
 
+    /// The address of a relay that this client's datagrams go to, once it holds a lease there.
+    ///
+    /// # Errors
+    /// The daemon does not answer, or holds no lease there.
+    pub fn relay_address(&self, relay: &str) -> anyhow::Result<SocketAddr> {
+        let status = self.status()?;
+        let relays = status["relays"].as_array().context("no relays")?;
+        let entry = relays.iter().find(|entry| entry["name"] == relay);
+        let address = entry.and_then(|entry| entry["address"].as_str());
+        address.with_context(|| format!("no lease at {relay}"))?.parse().context("read an address")
+    }
+
     /// Pings an address through the virtual NIC until the first answer.
     ///
     /// # Errors
     /// None comes in time.
     pub fn ping(&self, to: Ipv4Addr, patience: Duration) -> anyhow::Result<()> {
+        self.ping_with(to, PING_PAYLOAD_LEN, patience)
+    }
+
+    /// [`Player::ping`] with so many bytes of payload.
+    ///
+    /// # Errors
+    /// None comes in time.
+    pub fn ping_with(
+        &self,
+        to: Ipv4Addr,
+        payload_len: usize,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
         let deadline = patience.as_secs().max(1).to_string();
         let output = self
             .host
             .command("ping")
-            .args(["-n", "-q", "-i", "0.05", "-c", "1", "-w", &deadline, &to.to_string()])
+            .args(["-n", "-q", "-i", "0.05", "-c", "1", "-w", &deadline])
+            .args(["-s", &payload_len.to_string(), &to.to_string()])
             .output()
             .context("run ping")?;
         let text = String::from_utf8_lossy(&output.stdout);

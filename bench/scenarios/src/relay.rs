@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use lanrage_lab::{Host, Process};
 
 use crate::binaries::program;
@@ -210,14 +210,18 @@ impl Relay {
     /// The sum of a metric over the samples whose labels contain `label`.
     ///
     /// # Errors
-    /// The relay does not answer.
+    /// The relay does not answer, or has no such sample.
     pub fn metric(&self, name: &str, label: &str) -> anyhow::Result<f64> {
-        let of_metric = |sample: &str| {
-            let labels = sample.strip_prefix(name)?;
-            (labels.is_empty() || labels.starts_with('{')).then(|| labels.contains(label))
+        let is_meant = |sample: &str| {
+            let labels = sample.strip_prefix(name);
+            labels.is_some_and(|labels| {
+                (labels.is_empty() || labels.starts_with('{')) && labels.contains(label)
+            })
         };
         let metrics = self.metrics()?;
-        Ok(metrics.iter().filter(|(k, _)| of_metric(k) == Some(true)).map(|(_, v)| v).sum())
+        let mut samples = metrics.iter().filter(|(sample, _)| is_meant(sample)).peekable();
+        ensure!(samples.peek().is_some(), "{} has no {name} with {label:?}", self.name());
+        Ok(samples.map(|(_, value)| value).sum())
     }
 
     fn get(&self, path: &str) -> anyhow::Result<String> {

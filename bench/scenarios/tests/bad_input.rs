@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lanrage_lab::{LinkSpec, NatKind, Traffic};
 use lanrage_proto::party::{Invite, InviteKey, ServerAddress};
-use lanrage_scenarios::{Control, Deployment, Plan, Player, PlayerPlan, exit};
+use lanrage_scenarios::{Control, Deployment, Plan, Player, exit};
 use zeroize::Zeroizing;
 
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -15,8 +15,7 @@ const UNREACHABLE_PATIENCE: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn start(players: usize) -> Deployment {
-    let player = PlayerPlan::behind(NatKind::PortRestrictedCone);
-    Deployment::start(&Plan { players: vec![player; players], ..Plan::default() }).unwrap()
+    Deployment::start(&Plan::behind(NatKind::PortRestrictedCone, players)).unwrap()
 }
 
 fn create(lab: &mut Deployment) {
@@ -129,7 +128,7 @@ fn a_control_service_that_is_gone_is_6_and_the_party_plays_on() {
     plays(&lab);
 
     lab.control.kill().unwrap();
-    let gone = format!("cannot reach control at {address}");
+    let gone = format!("cannot reach control at {}", lab.control.public());
     refused(&lab.players[2], &invite, exit::CONTROL, &gone, UNREACHABLE_PATIENCE);
     plays(&lab);
     let answer = lab.players[0].run(&["party", "invite"]).unwrap();

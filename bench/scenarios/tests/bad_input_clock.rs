@@ -6,15 +6,14 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lanrage_lab::NatKind;
-use lanrage_scenarios::{Deployment, Plan, PlayerPlan, eventually};
+use lanrage_scenarios::{Deployment, Plan, eventually};
 
 /// From `party join` to the first answered ping, the clock being wrong.
 const PROMISED: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn start() -> Deployment {
-    let player = PlayerPlan::behind(NatKind::PortRestrictedCone);
-    Deployment::start(&Plan { players: vec![player; 2], ..Plan::default() }).unwrap()
+    Deployment::start(&Plan::behind(NatKind::PortRestrictedCone, 2)).unwrap()
 }
 
 /// Runs a program with a wall clock that is `hours` off. The `faketime` command would stand between

@@ -13,7 +13,7 @@ use lanrage_proto::api::{
 use lanrage_proto::party::Invite;
 use lanrage_proto::signed::sign;
 use lanrage_proto::{DeviceKey, TunnelKey};
-use lanrage_scenarios::{Deployment, Plan, PlayerPlan, exit};
+use lanrage_scenarios::{Deployment, Plan, exit};
 
 const PARTY_MAX: u16 = 250;
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -39,9 +39,7 @@ async fn enter(connection: Connection, invite: Arc<Invite>, number: u16) {
 
 #[test]
 fn the_251st_member_is_refused_with_9_and_nothing_is_used_up() {
-    let player = PlayerPlan::behind(NatKind::PortRestrictedCone);
-    let plan = Plan { players: vec![player; 3], ..Plan::default() };
-    let mut lab = Deployment::start(&plan).unwrap();
+    let mut lab = Deployment::start(&Plan::behind(NatKind::PortRestrictedCone, 3)).unwrap();
     let server = lab.control.server().to_owned();
     lab.players[0].create_party("crowd", &server).unwrap();
     let text = lab.players[0].invite(PARTY_MAX).unwrap();
@@ -50,7 +48,9 @@ fn the_251st_member_is_refused_with_9_and_nothing_is_used_up() {
     // One use of the invite stays, for the one who comes too late.
     let invite: Arc<Invite> = Arc::new(text.parse().unwrap());
     let fill = async {
-        let client = ControlClient::new(Endpoint::from(&*invite));
+        // Within this process the lab's names are not known.
+        let host = lab.control.address().ip().to_string();
+        let client = ControlClient::new(Endpoint { host, ..Endpoint::from(&*invite) });
         let connection = client.connect(DEADLINE).await.unwrap();
         let entering = (2..PARTY_MAX)
             .map(|number| tokio::spawn(enter(connection.clone(), Arc::clone(&invite), number)));

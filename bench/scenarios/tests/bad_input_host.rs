@@ -7,7 +7,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
 use lanrage_lab::{Host, NatKind};
-use lanrage_scenarios::{Deployment, Plan, PlayerPlan, binary, eventually, exit, run_to_end};
+use lanrage_scenarios::{Deployment, Plan, binary, eventually, exit, run_to_end};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What `lanrage-relay --help` and `lanrage-control --help` document.
@@ -15,8 +15,7 @@ const STATE: i32 = 3;
 const BIND: i32 = 4;
 
 fn start(players: usize) -> Deployment {
-    let player = PlayerPlan::behind(NatKind::PortRestrictedCone);
-    Deployment::start(&Plan { players: vec![player; players], ..Plan::default() }).unwrap()
+    Deployment::start(&Plan::behind(NatKind::PortRestrictedCone, players)).unwrap()
 }
 
 fn ping_both_ways(lab: &Deployment) {

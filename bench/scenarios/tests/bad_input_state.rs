@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lanrage_lab::NatKind;
-use lanrage_scenarios::{Answer, Deployment, Plan, PlayerPlan, exit, run_to_end};
+use lanrage_scenarios::{Answer, Deployment, Plan, exit, run_to_end};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What `lanrage-relay --help` and `lanrage-control --help` document.
 const STATE: i32 = 3;
 
 fn start() -> Deployment {
-    let player = PlayerPlan::behind(NatKind::PortRestrictedCone);
-    let mut lab = Deployment::start(&Plan { players: vec![player; 2], ..Plan::default() }).unwrap();
+    let mut lab = Deployment::start(&Plan::behind(NatKind::PortRestrictedCone, 2)).unwrap();
     lab.form_party("state").unwrap();
     lab.players[1].ping(lab.players[0].address(), PATIENCE).unwrap();
     lab

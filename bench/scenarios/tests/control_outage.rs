@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use lanrage_lab::{NatKind, Rebind};
-use lanrage_scenarios::{Deployment, Flow, Plan, PlayerPlan, rounds};
+use lanrage_scenarios::{Deployment, Flow, Plan, rounds};
 
 const PROMISED: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -16,9 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn play_goes_on_for_minutes_without_control() {
     let outage = Duration::from_secs(rounds(60, 300) as u64);
     let plan = Plan {
-        players: vec![PlayerPlan::behind(NatKind::PortRestrictedCone); 4],
         ticket_lifetime: Duration::from_secs(20),
-        ..Plan::default()
+        ..Plan::behind(NatKind::PortRestrictedCone, 4)
     };
     let mut lab = Deployment::start(&plan).unwrap();
     lab.form_party("outage").unwrap();

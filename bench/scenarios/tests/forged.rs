@@ -24,7 +24,7 @@ use lanrage_proto::frame::{Cookie, DATAGRAM_LEN_MAX, Nonce, VERSION};
 use lanrage_proto::handshake::Initiator;
 use lanrage_proto::stun::{self, TransactionId};
 use lanrage_proto::{Destination, Handle, Member, RelayId, Tag};
-use lanrage_scenarios::{Deployment, Flow, Plan, Player, PlayerPlan, Relay, RelayPlan, eventually};
+use lanrage_scenarios::{Deployment, Flow, Plan, Player, Relay, RelayPlan, eventually};
 use serde::Deserialize;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -210,8 +210,10 @@ fn two_instances_of_a_device_are_told_and_one_plays_on() {
 }
 
 fn one_relay(players: usize) -> Deployment {
-    let players = vec![PlayerPlan::behind(NatKind::PortRestrictedCone); players];
-    let plan = Plan { relays: vec![RelayPlan::default()], players, ..Plan::default() };
+    let plan = Plan {
+        relays: vec![RelayPlan::default()],
+        ..Plan::behind(NatKind::PortRestrictedCone, players)
+    };
     Deployment::start(&plan).unwrap()
 }
 
@@ -272,7 +274,8 @@ fn framing_forgeries(stranger: &UdpSocket) -> Vec<Forgery<'_>> {
         first_byte::RESUMED,
     ];
     let request = stun::encode_request(TransactionId(random()));
-    let answer = stun::encode_response(TransactionId(random()), "192.0.2.1:9".parse().unwrap());
+    let (id, client) = (TransactionId(random()), "192.0.2.1:9".parse().unwrap());
+    let answer = stun::encode_response(id, client, &mut [0; stun::RESPONSE_LEN_MAX]).to_vec();
     let cut = request[..request.len() - 1].to_vec();
     let stretched = [request.as_slice(), &[0; 4]].concat();
     let unknown = [0x00, 0x01, 0x04, 0xef, 0xfa, 0xff];

@@ -16,6 +16,7 @@ fn coturns_client_gets_its_address_over_both_families() {
         let output =
             asker.command("turnutils_stunclient").args(["-p", &port, &server]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("UDP reflexive addr") && text.contains(&own), "{text}");
+        let mut answers = text.lines().filter(|line| line.contains("UDP reflexive addr"));
+        assert!(answers.any(|line| line.contains(&own)), "{text}");
     }
 }

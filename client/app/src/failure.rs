@@ -10,8 +10,8 @@ use lanrage_proto::map::BadMap;
 use lanrage_proto::party::{BadInvite, BadServerAddress};
 use serde::{Deserialize, Serialize};
 
-use crate::nic::{NicError, Overlap};
-use crate::state::StateError;
+use crate::nic::{Network, NicError, Overlap};
+use crate::state::{Server, StateError};
 
 /// A command's failure, as the daemon answers it and the command line prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -63,6 +63,8 @@ pub enum FailureKind {
     PartyFull,
     /// No such party or member.
     NotFound,
+    /// Control does not list this device in the party.
+    Unlisted,
     /// The member's role does not allow it.
     Forbidden,
     /// Something else happened first, or is under way.
@@ -100,7 +102,11 @@ impl FailureKind {
             Self::Unreachable | Self::OtherRoot => 6,
             Self::Overlap => 7,
             Self::StateCorrupt | Self::StateNewer | Self::StateInUse => 8,
-            Self::PartyFull | Self::NotFound | Self::Forbidden | Self::Conflict => 9,
+            Self::PartyFull
+            | Self::NotFound
+            | Self::Unlisted
+            | Self::Forbidden
+            | Self::Conflict => 9,
         }
     }
 
@@ -116,13 +122,25 @@ impl Failure {
         Self { kind, message: message.to_string() }
     }
 
-    /// The party's network at `subnet` cannot be used here.
-    pub fn overlap(subnet: std::net::Ipv4Addr, overlap: &Overlap) -> Self {
+    /// The party's network cannot be used here.
+    pub fn overlap(party: Network, overlap: &Overlap) -> Self {
+        let anew = if party.address.is_ipv4() { " with another --subnet" } else { "" };
         let message = format!(
-            "the party's network {subnet}/24 overlaps {overlap}: remove that route or address, or \
-             have the party made anew with another --subnet"
+            "the party's network {party} overlaps {overlap}: remove that route or address, or have \
+             the party made anew{anew}"
         );
         Self::new(FailureKind::Overlap, message)
+    }
+
+    /// Control at `server` does not list this device in the party `name`.
+    pub fn unlisted(name: &str, server: &Server) -> Self {
+        let message = format!(
+            "control at {server} does not list this device in the party {name}: it may have been \
+             restored from an older backup, or the device was put out while off line. Ask the \
+             server's operator or the party's owner. The party is kept, and comes up by itself when \
+             it is listed again; `lanrage party leave` forgets it"
+        );
+        Self::new(FailureKind::Unlisted, message)
     }
 
     /// Nothing is active that the command could be about.
@@ -162,10 +180,10 @@ impl From<ControlError> for Failure {
         let kind = match &error {
             ControlError::Unreachable { .. }
             | ControlError::Tls { .. }
-            | ControlError::Broken(_)
-            | ControlError::TimedOut => FailureKind::Unreachable,
+            | ControlError::Broken { .. }
+            | ControlError::TimedOut { .. } => FailureKind::Unreachable,
             ControlError::OtherRoot { .. } => FailureKind::OtherRoot,
-            ControlError::BadAnswer(_) => FailureKind::Other,
+            ControlError::BadAnswer { .. } => FailureKind::Other,
             ControlError::Api(error) => match error.code {
                 ErrorCode::InviteUnknown => FailureKind::InviteUnknown,
                 ErrorCode::InviteExpired => FailureKind::InviteExpired,
@@ -216,7 +234,7 @@ impl From<KickError> for Failure {
         let kind = match error {
             KickError::NoSuchMember(_) => FailureKind::NotFound,
             KickError::NotAllowed => FailureKind::Forbidden,
-            KickError::Behind => FailureKind::Conflict,
+            KickError::TooMany => FailureKind::Conflict,
         };
         Self::new(kind, error)
     }
@@ -265,6 +283,7 @@ mod tests {
             "state_in_use",
             "party_full",
             "not_found",
+            "unlisted",
             "forbidden",
             "conflict",
         ];
@@ -295,7 +314,8 @@ mod tests {
             let failure = Failure::from(ControlError::Api(error));
             assert_eq!((failure.kind.exit_code(), &*failure.message), (exit_code, "what to do"));
         }
-        assert_eq!(Failure::from(ControlError::TimedOut).kind.exit_code(), 6);
+        let silent = ControlError::TimedOut { endpoint: "a:1".to_owned() };
+        assert_eq!(Failure::from(silent).kind.exit_code(), 6);
         let other = ControlError::OtherRoot { endpoint: "a:1".to_owned() };
         assert_eq!(Failure::from(other).kind, FailureKind::OtherRoot);
     }

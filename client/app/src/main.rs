@@ -1,10 +1,10 @@
 //! `lanrage`: parses, runs, maps to an exit code; the logic is in the library.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use lanrage::cli::{self, Args, Command};
+use lanrage::cli::{self, Args, Command, printable};
 use lanrage::failure::Failure;
 use tracing_subscriber::EnvFilter;
 
@@ -40,8 +40,8 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the one place where a failure reaches the terminal")]
 fn report(failure: &Failure) -> ExitCode {
-    eprintln!("lanrage: {failure}");
+    // Nobody may be left to read it; the exit code says it, too.
+    let _closed = writeln!(std::io::stderr(), "lanrage: {}", printable(&failure.to_string()));
     ExitCode::from(failure.kind.exit_code())
 }

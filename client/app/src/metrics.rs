@@ -1,5 +1,6 @@
 //! What the client exports to Prometheus. No label names a member, a party or an address.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -38,8 +39,13 @@ const GAUGES: [(&str, Unit, &str); 4] = [
 ];
 
 /// The exporter; there is at most one in a process.
-#[derive(Debug)]
-pub struct Metrics(());
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// What each counter of the party stood at when last read, by name and reason.
+    read: BTreeMap<(&'static str, String), u64>,
+    /// The relays that gauges stand for.
+    relays: BTreeSet<String>,
+}
 
 impl Metrics {
     /// Serves `/metrics` at `address`.
@@ -61,31 +67,72 @@ impl Metrics {
         for (name, unit, help) in GAUGES {
             describe_gauge!(name, unit, help);
         }
-        Ok(Self(()))
+        Ok(Self::default())
     }
 
-    /// Publishes what the active party has counted.
-    pub(crate) fn update(&self, active: &Active, now: Instant) {
-        let counters = active.client.counters();
-        counter!(DATAGRAMS_RECEIVED).absolute(counters.datagrams_received);
-        counter!(DATAGRAMS_SENT).absolute(counters.datagrams_sent);
-        counter!(NIC_PACKETS_RECEIVED).absolute(counters.packets_from_nic);
-        counter!(NIC_PACKETS_SENT).absolute(counters.packets_to_nic);
-        counter!(BINDS).absolute(counters.binds);
-        counter!(INITIATIONS).absolute(counters.initiations);
-        for (reason, count) in active.drops() {
-            counter!(DROPPED, "reason" => reason).absolute(count);
+    /// Publishes what the active party has counted; `None` while no party is up.
+    pub(crate) fn update(&mut self, active: Option<&Active>, now: Instant) {
+        let mut gone = std::mem::take(&mut self.relays);
+        if let Some(active) = active {
+            self.count(active);
+            for lease in active.client.leases() {
+                let relay = lease.relay.id.to_string();
+                gone.remove(&relay);
+                let rtt = lease.quality.rtt.map_or(f64::NAN, |rtt| rtt.as_secs_f64());
+                gauge!(RELAY_RTT, "relay" => relay.clone()).set(rtt);
+                let loss = f64::from(lease.quality.loss_permille) / 1000.0;
+                gauge!(RELAY_LOSS, "relay" => relay.clone()).set(loss);
+                self.relays.insert(relay);
+            }
         }
-        for lease in active.client.leases() {
-            let relay = lease.relay.to_string();
-            let rtt = lease.quality.rtt.map_or(f64::NAN, |rtt| rtt.as_secs_f64());
-            gauge!(RELAY_RTT, "relay" => relay.clone()).set(rtt);
-            let loss = f64::from(lease.quality.loss_permille) / 1000.0;
-            gauge!(RELAY_LOSS, "relay" => relay).set(loss);
+        for relay in gone {
+            gauge!(RELAY_RTT, "relay" => relay.clone()).set(f64::NAN);
+            gauge!(RELAY_LOSS, "relay" => relay).set(f64::NAN);
         }
-        let members = active.client.members(now);
+        let members = active.map_or_else(Vec::new, |active| active.client.members(now));
         let online = members.iter().filter(|member| member.online && !member.is_self).count();
         gauge!(MEMBERS_ONLINE).set(online as f64);
-        gauge!(CONTROL_CONNECTED).set(f64::from(u8::from(active.control.connected)));
+        let connected = active.is_some_and(|active| active.control.connected);
+        gauge!(CONTROL_CONNECTED).set(f64::from(u8::from(connected)));
+    }
+
+    fn count(&mut self, active: &Active) {
+        let counters = active.client.counters();
+        for (name, value) in [
+            (DATAGRAMS_RECEIVED, counters.datagrams_received),
+            (DATAGRAMS_SENT, counters.datagrams_sent),
+            (NIC_PACKETS_RECEIVED, counters.packets_from_nic),
+            (NIC_PACKETS_SENT, counters.packets_to_nic),
+            (BINDS, counters.binds),
+            (INITIATIONS, counters.initiations),
+        ] {
+            counter!(name).increment(self.growth(name, String::new(), value));
+        }
+        for (reason, value) in active.drops() {
+            let growth = self.growth(DROPPED, reason.clone(), value);
+            counter!(DROPPED, "reason" => reason).increment(growth);
+        }
+    }
+
+    /// Since the last reading. A party that comes up counts from 0; what is exported never falls.
+    fn growth(&mut self, name: &'static str, reason: String, value: u64) -> u64 {
+        let before = self.read.insert((name, reason), value).unwrap_or(0);
+        value.checked_sub(before).unwrap_or(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The exporter keeps the highest value it was given, so that another party's first counts were
+    /// lost.
+    #[test]
+    fn regression_counters_go_on_when_another_party_begins_at_0() {
+        let mut metrics = Metrics::default();
+        let readings = [0, 7, 7, 100, 0, 3];
+        let grown = readings.map(|value| metrics.growth(BINDS, String::new(), value));
+        assert_eq!(grown, [0, 7, 0, 93, 0, 3]);
+        assert_eq!(metrics.growth(DROPPED, "full".to_owned(), 5), 5);
     }
 }

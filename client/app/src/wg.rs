@@ -5,9 +5,11 @@
 //! timestamps on `SystemTime`.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use boringtun::noise::errors::WireGuardError;
+use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use lanrage_client_core::{Received, Refused, Tunnel, TunnelFactory, TunnelParameters};
 use x25519_dalek::PublicKey;
@@ -18,23 +20,29 @@ pub struct WireGuard;
 
 impl TunnelFactory for WireGuard {
     fn make(&mut self, parameters: TunnelParameters<'_>) -> Box<dyn Tunnel> {
+        // One for each tunnel: a member's flood costs no other member its handshake.
+        let own_key = PublicKey::from(parameters.private);
+        let limiter = Arc::new(RateLimiter::new(&own_key, HANDSHAKES_PER_SECOND));
         let tunn = Tunn::new(
             parameters.private.clone(),
             PublicKey::from(parameters.peer.0),
             Some(*parameters.pre_shared_key),
             None,
             parameters.index,
-            // A limiter of its own: one member's flood costs no other member its handshake.
-            None,
+            Some(Arc::clone(&limiter)),
         );
         // Every member reaches us from a relay's address; the limiter's cookies need one each.
         let source = Ipv4Addr::new(169, 254, 0, parameters.member.number()).into();
-        Box::new(WireGuardTunnel { tunn, source })
+        Box::new(WireGuardTunnel { tunn, limiter, source })
     }
 }
 
+/// What [`Tunnel`] asks of a limiter; boringtun's own lets 10 through.
+const HANDSHAKES_PER_SECOND: u64 = 20;
+
 struct WireGuardTunnel {
     tunn: Tunn,
+    limiter: Arc<RateLimiter>,
     source: IpAddr,
 }
 
@@ -51,6 +59,10 @@ impl Tunnel for WireGuardTunnel {
         // An empty one would ask boringtun for its queue.
         if datagram.is_empty() {
             return Err(Refused::NotAuthentic);
+        }
+        // Begins a new count once a second; here, since an idle tunnel's timers do not run.
+        if matches!(datagram[0], HANDSHAKE_INITIATION | HANDSHAKE_RESPONSE) {
+            self.limiter.reset_count();
         }
         match self.tunn.decapsulate(Some(self.source), datagram, out) {
             TunnResult::Done => Ok(Received::Nothing),
@@ -74,6 +86,10 @@ impl Tunnel for WireGuardTunnel {
         self.tunn.time_since_last_handshake()
     }
 }
+
+/// Message types (WireGuard paper §5.4).
+const HANDSHAKE_INITIATION: u8 = 1;
+const HANDSHAKE_RESPONSE: u8 = 2;
 
 fn written(result: TunnResult<'_>) -> Result<usize, Refused> {
     match result {
@@ -253,5 +269,48 @@ mod tests {
         }
         shake(&mut *one, &mut *other).unwrap();
         assert_eq!(carry(&mut *one, &mut *other, &packet(5)), Ok(packet(5)));
+    }
+
+    /// Initiations of a tunnel, one after the other, into `to`; gives the lengths of the answers.
+    fn flood(from: &mut dyn Tunnel, to: &mut dyn Tunnel, count: usize) -> Vec<usize> {
+        let (mut there, mut back) = ([0; 2048], [0; 2048]);
+        let answers = (0..count).map(|_| {
+            let length = from.initiate(&mut there).unwrap();
+            match to.decapsulate(&there[..length], &mut back) {
+                Ok(Received::Reply(length)) => length,
+                other => panic!("an initiation is answered, not {other:?}"),
+            }
+        });
+        answers.collect()
+    }
+
+    const RESPONSE_LEN: usize = 92;
+    const COOKIE_LEN: usize = 64;
+
+    /// The limiter's count began anew in `tick` alone, which an idle tunnel does not get: ten
+    /// initiations in its whole life, and every later handshake was answered with a cookie first.
+    #[test]
+    fn regression_limiter_counts_by_the_second_and_by_the_tunnel() {
+        let (us, flooder, friend) = (End::new(1), End::new(2), End::new(3));
+        let mut to_flooder = us.tunnel(&flooder, 1, 7, 5);
+        let mut to_friend = us.tunnel(&friend, 1, 7, 6);
+        // Every initiation comes from a tunnel of its own, which knows no cookie.
+        let mut answers = Vec::new();
+        for index in 0..40 {
+            let mut fresh = flooder.tunnel(&us, 1, 7, index);
+            answers.extend(flood(&mut *fresh, &mut *to_flooder, 1));
+            // boringtun takes initiations whose timestamps grow, which have a resolution of 1 ms.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let answered = answers.iter().take_while(|length| **length == RESPONSE_LEN).count();
+        assert_eq!(answered as u64, HANDSHAKES_PER_SECOND);
+        assert!(answers[answered..].iter().all(|length| *length == COOKIE_LEN), "{answers:?}");
+
+        let mut from_friend = friend.tunnel(&us, 1, 7, 9);
+        shake(&mut *from_friend, &mut *to_friend).unwrap();
+
+        std::thread::sleep(Duration::from_millis(1100));
+        let mut from_flooder = flooder.tunnel(&us, 1, 7, 50);
+        shake(&mut *from_flooder, &mut *to_flooder).unwrap();
     }
 }

@@ -247,19 +247,41 @@ fn up_starts_a_daemon_and_down_ends_it() {
     machine.expect(&["up"], 0, "no party is active");
     machine.expect(&["up"], 0, "no party is active");
     machine.expect(&["down"], 0, "");
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while machine.socket().exists() {
-        assert!(Instant::now() < deadline, "the daemon ends");
-        std::thread::sleep(Duration::from_millis(10));
-    }
     machine.expect(&["status"], 3, "start one");
+}
+
+/// `down` came back as soon as the LAN was down; the daemon still held its state directory, and a
+/// script's next `up` could find it in use.
+#[test]
+fn regression_daemon_has_ended_when_down_comes_back() {
+    let machine = Machine::new();
+    for _ in 0..10 {
+        machine.expect(&["up"], 0, "no party is active");
+        let pid = std::fs::read_to_string(machine.state().join("lock")).unwrap();
+        machine.expect(&["down"], 0, "");
+        assert!(!machine.socket().exists());
+        let lock = std::fs::File::open(machine.state().join("lock")).unwrap();
+        let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        assert!(rustix::fs::flock(&lock, operation).is_ok(), "process {pid} holds the directory");
+    }
+    let log = std::fs::metadata(machine.state().join("daemon.log")).unwrap();
+    assert_eq!(log.permissions().mode() & 0o777, 0o600);
+}
+
+/// The failure was printed with `eprintln!`, which panics: the exit code was 101.
+#[test]
+fn regression_exit_code_is_the_same_when_nobody_reads_the_errors() {
+    let machine = Machine::new();
+    let mut child = machine.command(&["status"]).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(3));
 }
 
 #[test]
 fn other_users_get_no_answer() {
     let machine = Machine::with_daemon();
     let mode = std::fs::metadata(machine.socket()).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode, 0o660);
+    assert_eq!(mode, 0o600);
     // Outside the namespace, which only root can enter: the socket is a file.
     let mut direct = Command::new(LANRAGE);
     direct.arg("status").env("LANRAGE_SOCKET", machine.socket()).uid(65_534).gid(65_534);

@@ -10,7 +10,10 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::Netns;
-use lanrage::nic::{Lan, MemberSet, Nic, NicDrop, NicError, Read, route_overlap, watch_underlay};
+use lanrage::nic::{
+    Lan, MemberSet, Network, Nic, NicDrop, NicError, Overlaps, Read, detour, route_overlaps,
+    watch_underlay,
+};
 use lanrage_client_core::Networks;
 use lanrage_proto::{Member, SessionId};
 
@@ -299,32 +302,98 @@ fn hold_the_card() {
     });
 }
 
+/// What overlaps the party's IPv4 and IPv6 network: conflicts, and wider routes.
+fn overlaps(netns: &Netns) -> (Vec<String>, Vec<String>) {
+    let (mut conflicts, mut wider) = (Vec::new(), Vec::new());
+    for network in Network::of_party(&lan().networks) {
+        let found = inside(netns, async || route_overlaps(network, NAME).await.unwrap());
+        conflicts.extend(found.conflict.map(|overlap| overlap.to_string()));
+        wider.extend(found.wider.map(|overlap| overlap.to_string()));
+    }
+    (conflicts, wider)
+}
+
 #[test]
 fn overlapping_routes_and_addresses_are_named() {
     let netns = Netns::new();
     physical_card(&netns);
-    let find = |netns: &Netns| {
-        inside(netns, async || route_overlap(Ipv4Addr::new(10, 66, 5, 0), NAME).await.unwrap())
-    };
+    let conflict = |netns: &Netns| overlaps(netns).0.join(", ");
     netns.ip("route add default dev eth0");
-    assert_eq!(find(&netns), None);
+    assert_eq!(conflict(&netns), "");
     netns.ip("route add 10.66.0.0/16 dev eth0");
-    assert_eq!(find(&netns).unwrap().to_string(), "10.66.0.0/16 on eth0");
+    assert_eq!(conflict(&netns), "10.66.0.0/16 on eth0");
     netns.ip("route add 10.66.5.128/25 dev eth0 table 77");
-    assert_eq!(find(&netns).unwrap().to_string(), "10.66.5.128/25 on eth0");
+    assert_eq!(conflict(&netns), "10.66.5.128/25 on eth0");
     netns.ip("addr add 10.66.5.9/24 dev eth0");
-    assert_eq!(find(&netns).unwrap().to_string(), "10.66.5.9/32 on eth0");
-    let elsewhere = Ipv4Addr::new(10, 67, 5, 0);
-    assert_eq!(inside(&netns, async || route_overlap(elsewhere, NAME).await.unwrap()), None);
+    assert_eq!(conflict(&netns), "10.66.5.9/32 on eth0");
+    netns.ip("-6 route add fd00:1:2::/48 dev eth0");
+    assert_eq!(conflict(&netns), "10.66.5.9/32 on eth0, fd00:1:2::/48 on eth0");
+    let elsewhere = Network::of_subnet(Ipv4Addr::new(10, 67, 5, 0));
+    let found = inside(&netns, async || route_overlaps(elsewhere, NAME).await.unwrap());
+    assert_eq!(found, Overlaps::default());
+}
+
+/// A host whose gateway or VPN has all of 10.0.0.0/8 could join no party at all: each wider route
+/// was taken for a conflict, though the party's /24 is more specific.
+#[test]
+fn regression_wider_routes_of_gateways_do_not_conflict_but_connected_networks_do() {
+    let netns = Netns::new();
+    physical_card(&netns);
+    netns.ip("addr add 192.168.77.2/24 dev eth0");
+    netns.ip("link add tun0 type veth peer name far0");
+    netns.ip("link set tun0 up");
+    netns.ip("route add 10.0.0.0/8 via 192.168.77.1 dev eth0");
+    netns.ip("route add 10.64.0.0/10 dev tun0 proto static scope link");
+    netns.ip("-6 route add fc00::/7 dev tun0");
+    let (conflicts, wider) = overlaps(&netns);
+    assert!(conflicts.is_empty(), "{conflicts:?}");
+    assert_eq!(wider, ["10.64.0.0/10 on tun0", "fc00::/7 on tun0"]);
+    inside(&netns, async || {
+        let nic = Nic::up(NAME, lan()).await.unwrap();
+        assert_eq!(detour(lan().networks.ipv4(member(1)), nic.index()).await.unwrap(), None);
+        for address in ["10.66.5.1", "fd00:1:2:3::1"] {
+            let way = netns.ip(&format!("route get {address}"));
+            assert!(way.contains("dev lanrage0"), "{way}");
+        }
+    });
+
+    netns.ip("addr add 10.99.0.5/8 dev eth0");
+    netns.ip("-6 addr add fd00::5/32 dev eth0 nodad");
+    let (conflicts, _) = overlaps(&netns);
+    assert_eq!(conflicts, ["10.0.0.0/8 on eth0"]);
+    netns.ip("-6 addr add fd00:1::5/32 dev eth0 nodad");
+    let (conflicts, _) = overlaps(&netns);
+    assert_eq!(conflicts, ["10.0.0.0/8 on eth0", "fd00:1::/32 on eth0"]);
+    netns.ip("addr del 10.99.0.5/8 dev eth0");
+    netns.ip("route add 10.66.0.0/17 nexthop via 192.168.77.1 nexthop via 192.168.77.3");
+    assert_eq!(overlaps(&netns).0[0], "10.66.0.0/17 on eth0");
+}
+
+#[test]
+fn routes_that_a_rule_puts_before_the_main_table_are_found() {
+    let netns = Netns::new();
+    physical_card(&netns);
+    netns.ip("route add 10.0.0.0/8 dev eth0 table 52");
+    netns.ip("rule add pref 5270 lookup 52");
+    let (conflicts, wider) = overlaps(&netns);
+    assert_eq!((conflicts.len(), wider), (0, vec!["10.0.0.0/8 on eth0".to_owned()]));
+    inside(&netns, async || {
+        let nic = Nic::up(NAME, lan()).await.unwrap();
+        let found = detour(lan().networks.ipv4(member(1)), nic.index()).await.unwrap().unwrap();
+        assert_eq!(found.to_string(), "10.0.0.0/8 on eth0");
+        netns.ip("rule del pref 5270");
+        assert_eq!(detour(lan().networks.ipv4(member(1)), nic.index()).await.unwrap(), None);
+    });
 }
 
 #[test]
 fn own_card_is_no_overlap() {
     let netns = Netns::new();
+    let party = Network::of_subnet(lan().networks.subnet);
     inside(&netns, async || {
         let _nic = Nic::up(NAME, lan()).await.unwrap();
-        assert_eq!(route_overlap(Ipv4Addr::new(10, 66, 5, 0), NAME).await.unwrap(), None);
-        let found = route_overlap(Ipv4Addr::new(10, 66, 5, 0), "other0").await.unwrap().unwrap();
+        assert_eq!(route_overlaps(party, NAME).await.unwrap(), Overlaps::default());
+        let found = route_overlaps(party, "other0").await.unwrap().conflict.unwrap();
         assert_eq!(found.interface, NAME);
     });
 }

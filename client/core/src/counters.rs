@@ -64,7 +64,8 @@ drop_reasons! {
     InnerMalformed = "inner_malformed",
     /// A packet that has not the sending member's address as source, or not ours as destination.
     ForeignAddress = "foreign_address",
-    /// A new epoch that is not the next, not by a remaining member, or not signed by control.
+    /// A kick that control has not signed or that is told by the one who is out, or a secret that is
+    /// not the one of the kick's epoch.
     BadEpoch = "bad_epoch",
     /// A piece of a packet that cannot be joined.
     Fragment = "fragment",

@@ -35,7 +35,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Makes connections to one control service; cheap to clone.
 #[derive(Clone)]
 pub struct ControlClient {
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     requests: Arc<ClientConfig>,
     streams: Arc<ClientConfig>,
 }
@@ -51,11 +51,11 @@ impl ControlClient {
     pub fn new(endpoint: Endpoint) -> Self {
         let requests = client_config(endpoint.root, b"h2");
         let streams = client_config(endpoint.root, b"http/1.1");
-        Self { endpoint, requests, streams }
+        Self { endpoint: Arc::new(endpoint), requests, streams }
     }
 
     /// The service.
-    pub const fn endpoint(&self) -> &Endpoint {
+    pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
@@ -73,12 +73,13 @@ impl ControlClient {
                 .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
                 .handshake(TokioIo::new(tls))
                 .await
-                .map_err(broken)?;
+                .map_err(|error| self.endpoint.broken(error))?;
             tokio::spawn(driver);
-            Ok(Connection { sender, channel_binding })
+            let endpoint = Arc::clone(&self.endpoint);
+            Ok(Connection { endpoint, sender, channel_binding })
         })
         .await
-        .map_err(|_| Error::TimedOut)?
+        .map_err(|_| self.endpoint.timed_out())?
     }
 
     /// A TLS connection for one WebSocket, and its channel binding.
@@ -118,6 +119,7 @@ impl ControlClient {
 /// One HTTP/2 connection; closed when all its clones are dropped.
 #[derive(Clone, Debug)]
 pub struct Connection {
+    endpoint: Arc<Endpoint>,
     sender: SendRequest<Full<Bytes>>,
     channel_binding: [u8; CHANNEL_BINDING_LEN],
 }
@@ -146,9 +148,10 @@ impl Connection {
         body: &T,
         deadline: Duration,
     ) -> Result<R, Error> {
+        let endpoint = &*self.endpoint;
         let body = match method {
             Method::GET => Bytes::new(),
-            _ => serde_json::to_vec(body).map(Bytes::from).map_err(bad_answer)?,
+            _ => serde_json::to_vec(body).map(Bytes::from).map_err(|e| endpoint.bad_answer(e))?,
         };
         let mut request = Request::builder()
             .method(method)
@@ -157,47 +160,46 @@ impl Connection {
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, bearer(token));
         }
-        let request = request.body(Full::new(body)).map_err(bad_answer)?;
+        let request = request.body(Full::new(body)).map_err(|e| endpoint.bad_answer(e))?;
         let mut sender = self.sender.clone();
         let exchange = async {
-            sender.ready().await.map_err(broken)?;
-            read_answer(sender.send_request(request).await.map_err(broken)?).await
+            sender.ready().await.map_err(|error| endpoint.broken(error))?;
+            let answer = sender.send_request(request).await;
+            read_answer(endpoint, answer.map_err(|error| endpoint.broken(error))?).await
         };
-        timeout(deadline, exchange).await.map_err(|_| Error::TimedOut)?
+        timeout(deadline, exchange).await.map_err(|_| endpoint.timed_out())?
     }
 }
 
-async fn read_answer<R: DeserializeOwned>(response: Response<Incoming>) -> Result<R, Error> {
+async fn read_answer<R: DeserializeOwned>(
+    endpoint: &Endpoint,
+    response: Response<Incoming>,
+) -> Result<R, Error> {
     let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER_LEN_MAX).collect().await;
-    let body = body.map_err(|error| Error::Broken(error.to_string()))?.to_bytes();
+    let body = body.map_err(|error| endpoint.broken(error))?.to_bytes();
     if status.is_success() {
-        return serde_json::from_slice(&body).map_err(bad_answer);
+        return serde_json::from_slice(&body).map_err(|error| endpoint.bad_answer(error));
     }
-    Err(refusal(status.as_u16(), &body))
+    Err(refusal(endpoint, status.as_u16(), &body))
 }
 
 /// The error in the body of an answer with a status of 400 or above. A refused WebSocket may come
 /// without its body; what a program must act on follows from the status alone.
-pub(crate) fn refusal(status: u16, body: &[u8]) -> Error {
+pub(crate) fn refusal(endpoint: &Endpoint, status: u16, body: &[u8]) -> Error {
     let bare = |code, message: &str| Error::Api(ApiError { code, message: message.to_owned() });
     match (serde_json::from_slice::<ApiError>(body), status) {
         (Ok(error), _) => Error::Api(error),
         (Err(_), 401) => bare(ErrorCode::Unauthorized, "the token is not known: register again"),
-        (Err(_), 429) => bare(ErrorCode::RateLimited, "too many requests: wait a minute"),
-        (Err(_), status) => Error::BadAnswer(format!("HTTP status {status}")),
+        (Err(_), 429) => bare(
+            ErrorCode::RateLimited,
+            &format!("control at {endpoint} takes no more requests: wait a minute"),
+        ),
+        (Err(_), status) => endpoint.bad_answer(format_args!("HTTP status {status}")),
     }
 }
 
 /// The value of the `Authorization` header.
 pub(crate) fn bearer(token: &Token) -> String {
     format!("Bearer {}", encode_base64(&token.0))
-}
-
-fn broken(error: hyper::Error) -> Error {
-    Error::Broken(error.to_string())
-}
-
-fn bad_answer(error: impl fmt::Display) -> Error {
-    Error::BadAnswer(error.to_string())
 }

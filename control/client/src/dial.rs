@@ -25,7 +25,7 @@ pub(crate) async fn dial(endpoint: &Endpoint) -> Result<TcpStream, Error> {
     let stream =
         race(&addresses).await.map_err(|addresses| unreachable(Tried { name: None, addresses }))?;
     // Without it a small request waits for the acknowledgement of the one before.
-    stream.set_nodelay(true).map_err(|error| Error::Broken(error.to_string()))?;
+    stream.set_nodelay(true).map_err(|error| endpoint.broken(error))?;
     Ok(stream)
 }
 

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use lanrage_proto::api::ApiError;
 
+use crate::endpoint::Endpoint;
+
 /// Why control gave no good answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -35,14 +37,45 @@ pub enum Error {
     #[error(transparent)]
     Api(#[from] ApiError),
     /// The answer is not what the protocol says.
-    #[error("control's answer cannot be read ({0}): update LANrage")]
-    BadAnswer(String),
+    #[error("what control at {endpoint} answers cannot be read ({reason}): update LANrage")]
+    BadAnswer {
+        /// `host:port`.
+        endpoint: String,
+        /// What does not fit.
+        reason: String,
+    },
     /// An established connection ended.
-    #[error("the connection to control broke ({0}): try again")]
-    Broken(String),
+    #[error("the connection to control at {endpoint} broke ({reason}): try again")]
+    Broken {
+        /// `host:port`.
+        endpoint: String,
+        /// By hyper, tungstenite or the kernel.
+        reason: String,
+    },
     /// The caller's deadline passed, or a stream was silent for 30 s.
-    #[error("control did not answer in time: check the network, or try again later")]
-    TimedOut,
+    #[error("control at {endpoint} did not answer in time: check the network, or try again later")]
+    TimedOut {
+        /// `host:port`.
+        endpoint: String,
+    },
+}
+
+/// Failures of an exchange with this service.
+impl Endpoint {
+    /// [`Error::BadAnswer`]
+    pub fn bad_answer(&self, reason: impl fmt::Display) -> Error {
+        Error::BadAnswer { endpoint: self.to_string(), reason: reason.to_string() }
+    }
+
+    /// [`Error::Broken`]
+    pub fn broken(&self, reason: impl fmt::Display) -> Error {
+        Error::Broken { endpoint: self.to_string(), reason: reason.to_string() }
+    }
+
+    /// [`Error::TimedOut`]
+    pub fn timed_out(&self) -> Error {
+        Error::TimedOut { endpoint: self.to_string() }
+    }
 }
 
 /// The addresses that were tried and how each failed.

@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::connection::{ControlClient, bearer, refusal};
+use crate::endpoint::Endpoint;
 use crate::error::Error;
 
 /// The longest message that is read: a snapshot of several full parties.
@@ -25,6 +26,7 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A stream of JSON messages over its own TLS connection.
 pub struct WebSocket {
+    endpoint: Endpoint,
     stream: WebSocketStream<TlsStream<TcpStream>>,
     channel_binding: [u8; CHANNEL_BINDING_LEN],
     last_heard: Instant,
@@ -47,8 +49,9 @@ impl ControlClient {
         token: Option<&Token>,
         deadline: Duration,
     ) -> Result<WebSocket, Error> {
-        let mut request =
-            format!("wss://{TLS_NAME}{path}").into_client_request().map_err(failed)?;
+        let endpoint = self.endpoint();
+        let request = format!("wss://{TLS_NAME}{path}").into_client_request();
+        let mut request = request.map_err(|error| failed(endpoint, error))?;
         if let Some(token) = token {
             let value = bearer(token).parse().expect("base64 is a header value");
             request.headers_mut().insert(AUTHORIZATION, value);
@@ -60,11 +63,12 @@ impl ControlClient {
                 .max_message_size(Some(MESSAGE_LEN_MAX))
                 .max_frame_size(Some(MESSAGE_LEN_MAX));
             let opened = client_async_with_config(request, tls, Some(config)).await;
-            let (stream, _) = opened.map_err(failed)?;
-            Ok(WebSocket { stream, channel_binding, last_heard: Instant::now() })
+            let (stream, _) = opened.map_err(|error| failed(endpoint, error))?;
+            let last_heard = Instant::now();
+            Ok(WebSocket { endpoint: endpoint.clone(), stream, channel_binding, last_heard })
         })
         .await
-        .map_err(|_| Error::TimedOut)?
+        .map_err(|_| endpoint.timed_out())?
     }
 }
 
@@ -79,9 +83,10 @@ impl WebSocket {
     /// # Errors
     /// [`Error::Broken`], or [`Error::TimedOut`] when nothing leaves for 30 s.
     pub async fn send<T: Serialize + ?Sized>(&mut self, message: &T) -> Result<(), Error> {
-        let text = serde_json::to_string(message).map_err(|e| Error::BadAnswer(e.to_string()))?;
+        let endpoint = &self.endpoint;
+        let text = serde_json::to_string(message).map_err(|error| endpoint.bad_answer(error))?;
         let sent = timeout(SILENCE_TIMEOUT, self.stream.send(Message::text(text))).await;
-        sent.map_err(|_| Error::TimedOut)?.map_err(failed)
+        sent.map_err(|_| endpoint.timed_out())?.map_err(|error| failed(endpoint, error))
     }
 
     /// The next message; `None` when control has closed the stream without a complaint: it stops,
@@ -95,22 +100,23 @@ impl WebSocket {
     /// message that is no `T`, [`Error::TimedOut`] after 30 s without a message or ping,
     /// [`Error::Broken`].
     pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+        let Self { endpoint, stream, last_heard, .. } = self;
         loop {
-            let message = timeout_at(self.last_heard + SILENCE_TIMEOUT, self.stream.next()).await;
-            let message = match message.map_err(|_| Error::TimedOut)? {
+            let message = timeout_at(*last_heard + SILENCE_TIMEOUT, stream.next()).await;
+            let message = match message.map_err(|_| endpoint.timed_out())? {
                 None | Some(Err(WsError::ConnectionClosed | WsError::AlreadyClosed)) => {
                     return Ok(None);
                 }
-                Some(message) => message.map_err(failed)?,
+                Some(message) => message.map_err(|error| failed(endpoint, error))?,
             };
-            self.last_heard = Instant::now();
+            *last_heard = Instant::now();
             match message {
                 Message::Text(text) => {
                     let message = serde_json::from_str(&text);
-                    return message.map(Some).map_err(|e| Error::BadAnswer(e.to_string()));
+                    return message.map(Some).map_err(|error| endpoint.bad_answer(error));
                 }
-                Message::Close(frame) => return closed(frame),
-                Message::Binary(_) => return Err(Error::BadAnswer("a binary message".to_owned())),
+                Message::Close(frame) => return closed(endpoint, frame),
+                Message::Binary(_) => return Err(endpoint.bad_answer("a binary message")),
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
         }
@@ -124,19 +130,19 @@ impl WebSocket {
 }
 
 /// A close code from 4000 on comes with the refusal as its reason.
-fn closed<T>(frame: Option<CloseFrame>) -> Result<Option<T>, Error> {
+fn closed<T>(endpoint: &Endpoint, frame: Option<CloseFrame>) -> Result<Option<T>, Error> {
     match frame {
         Some(frame) if u16::from(frame.code) >= 4000 => {
-            Err(refusal(u16::from(frame.code) - 4000, frame.reason.as_bytes()))
+            Err(refusal(endpoint, u16::from(frame.code) - 4000, frame.reason.as_bytes()))
         }
         Some(_) | None => Ok(None),
     }
 }
 
-fn failed(error: WsError) -> Error {
+fn failed(endpoint: &Endpoint, error: WsError) -> Error {
     if let WsError::Http(response) = error {
         let body = response.body().as_deref().unwrap_or_default();
-        return refusal(response.status().as_u16(), body);
+        return refusal(endpoint, response.status().as_u16(), body);
     }
-    Error::Broken(error.to_string())
+    endpoint.broken(error)
 }

@@ -143,7 +143,9 @@ async fn nobody_there_and_a_mute_server_are_told_apart() {
     let begun = Instant::now();
     let mute = ControlClient::new(endpoint("127.0.0.1", port));
     let error = mute.connect(Duration::from_millis(300)).await.unwrap_err();
-    assert!(matches!(error, Error::TimedOut), "{error:?}");
+    assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
+    let text = format!("control at 127.0.0.1:{port} did not answer in time");
+    assert!(error.to_string().contains(&text), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(2));
 
     drop(listener);

@@ -21,7 +21,8 @@ pub(crate) struct Plan<'a> {
 /// Checks that a kick is allowed, of today and whole: a MAC for every remaining entry, so that
 /// whoever has come meanwhile is not forgotten, and at most one copy for each of them but the
 /// kicker. Whom the kicker leaves without a copy is its decision: control cannot tell whether an
-/// entry is genuine, and a bad one must not keep anybody in the party.
+/// entry is genuine, and a bad one must not keep anybody in the party. Nor can it tell whether the
+/// copies are good: members do, by the commitment.
 ///
 /// # Errors
 /// [`ErrorCode::NotFound`], [`ErrorCode::Forbidden`], [`ErrorCode::Conflict`],
@@ -48,6 +49,7 @@ pub(crate) fn plan<'a>(
 
     let well_made = kick.copies.iter().all(|copy| {
         copy.epoch == kick.epoch
+            && copy.under.is_none_or(|under| under == party.epoch)
             && copy.from == kicker.member
             && copy.from_key == kicker.tunnel
             && copy.sealed.0.len() == SEALED_COPY_LEN
@@ -55,7 +57,8 @@ pub(crate) fn plan<'a>(
     if !well_made {
         return Err(refuse(
             ErrorCode::BadRequest,
-            "a copy of the new secret is not of this kick, this kicker and the right length",
+            "a copy of the new secret is not of this kick, this kicker and the right length, or is \
+             sealed under another epoch than the current one",
         ));
     }
     let mut receivers: BTreeSet<Member> =

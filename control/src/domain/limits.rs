@@ -80,6 +80,6 @@ pub(crate) const SEALED_SECRET_LEN: usize = 24 + 4 + 32 + 16;
 /// nonce ‖ secret ‖ tag of an epoch copy.
 pub(crate) const SEALED_COPY_LEN: usize = 24 + 32 + 16;
 
-// The largest kick: per member at most 210 bytes of JSON for its copy and 80 for its MAC.
-const _: () = assert!(250 * (210 + 80) + 256 <= KICK_LEN_MAX);
+// The largest kick: per member at most 230 bytes of JSON for its copy and 80 for its MAC.
+const _: () = assert!(250 * (230 + 80) + 256 <= KICK_LEN_MAX);
 const _: () = assert!(SIGNING_KEY_KEPT_S > SIGNING_KEY_PERIOD_S + CERTIFICATE_LIFETIME_S);

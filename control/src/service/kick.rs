@@ -45,9 +45,6 @@ impl Service {
         }
         invites::void_open(write.db(), session, now).await?;
         kicks::drop_copies(write.db(), session, target.member).await?;
-        for copy in &request.copies {
-            kicks::keep_copy(write.db(), session, copy, now).await?;
-        }
         let signer = self.signer(now);
         let record = KickRecord {
             key_id: signer.id,
@@ -57,10 +54,14 @@ impl Service {
             session,
             epoch: request.epoch,
             issued: now,
+            commitment: request.commitment,
             signature: Signature([0; 64]),
         }
         .sign(&signer.key);
         kicks::keep_record(write.db(), &record).await?;
+        for copy in &request.copies {
+            kicks::keep_copy(write.db(), session, copy).await?;
+        }
         let revocation = Revocation {
             session,
             member: target.member,

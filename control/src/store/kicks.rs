@@ -7,19 +7,17 @@ use sqlx::SqliteConnection;
 use super::{StoreError, bytes, json, number, of_session, of_u64, session, to_json};
 use crate::domain::limits::COPIES_KEPT;
 
-/// Keeps a copy of the new secret for a member, and at most the newest 32.
+/// Keeps a copy of the secret that a kept kick began with, and at most the newest 32 of a member.
 pub(crate) async fn keep_copy(
     db: &mut SqliteConnection,
     party: SessionId,
     copy: &EpochCopy,
-    now: u64,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO epoch_copies VALUES (?, ?, ?, ?, ?)")
+    sqlx::query("INSERT INTO epoch_copies VALUES (?, ?, ?, ?)")
         .bind(of_session(party))
         .bind(copy.to.number())
         .bind(i64::from(copy.epoch.0))
         .bind(to_json(copy))
-        .bind(of_u64(now))
         .execute(&mut *db)
         .await?;
     sqlx::query("DELETE FROM epoch_copies WHERE session = ? AND member = ? AND epoch <= ?")
@@ -153,16 +151,12 @@ pub(crate) async fn last_cursor(db: &mut SqliteConnection) -> Result<u64, StoreE
     number(&row, "cursor")
 }
 
-/// Deletes copies and records made before `kept_since`, and revocations that no longer matter.
+/// Deletes kicks made before `kept_since` with their copies, and revocations that no longer matter.
 pub(crate) async fn expire(
     db: &mut SqliteConnection,
     now: u64,
     kept_since: u64,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM epoch_copies WHERE made < ?")
-        .bind(of_u64(kept_since))
-        .execute(&mut *db)
-        .await?;
     sqlx::query("DELETE FROM kicks WHERE made < ?")
         .bind(of_u64(kept_since))
         .execute(&mut *db)

@@ -1,10 +1,12 @@
+use std::time::Duration;
+
 use lanrage_control_client::{Error, Method};
 use lanrage_proto::api::{
     Change, ErrorCode, Kick, Kicked, PartyState, Promote, RelayDown, Role, TicketGrant, path,
 };
-use lanrage_proto::party::InviteKey;
+use lanrage_proto::party::{EpochCopy, InviteKey};
 use lanrage_proto::signed::KickRecord;
-use lanrage_proto::{Epoch, Generation, Mac, PartySecret};
+use lanrage_proto::{Commitment, Epoch, Generation, Mac, PartySecret};
 use serde_json::Value;
 
 use crate::support::*;
@@ -40,6 +42,7 @@ async fn a_kick_reaches_everybody_at_once() {
     let record = KickRecord::decode(kicked.record.0.as_slice().try_into().unwrap()).unwrap();
     assert_eq!((record.member, record.kicker), (member(3), member(1)));
     assert_eq!((record.generation, record.epoch), (Generation(2), Epoch(2)));
+    assert!(record.is_of(&PartySecret([2; 32])), "the kicker's commitment, signed");
 
     let RelayDown::Revoke { cursor, revocation } =
         relay.until(|message| matches!(message, RelayDown::Revoke { .. })).await
@@ -71,7 +74,7 @@ async fn a_kick_reaches_everybody_at_once() {
     assert_eq!(seen.kicks, [record]);
     let new = PartySecret([2; 32]);
     assert_eq!(seen.copies.len(), 1);
-    assert_eq!(seen.copies[0].open(session, &one.tunnel, &SECRET), Ok(new));
+    assert_eq!(seen.copies[0].open(session, &one.tunnel, (Epoch(1), &SECRET)), Ok(new));
     for member in &seen.members {
         assert!(member.entry.as_ref().unwrap().is_genuine(&new));
     }
@@ -128,6 +131,7 @@ async fn a_kick_that_is_not_whole_changes_nothing() {
     }
     for wrong in [
         with(&|kick| kick.copies[0].sealed.0.truncate(71)),
+        with(&|kick| kick.copies[0].under = Some(Epoch(2))),
         with(&|kick| kick.copies[0].from = member(2)),
         with(&|kick| kick.copies[0].from_key = one.tunnel_key()),
     ] {
@@ -202,8 +206,59 @@ async fn the_owner_of_a_full_party_kicks() {
     let _: Kicked = owner.in_party(path::KICK, party.session, &request).await.unwrap();
     let last = guests[248].state(party.session).await;
     assert_eq!((last.you, last.members.len(), last.epoch), (member(250), 249, Epoch(2)));
-    let new = last.copies[0].open(party.session, &guests[248].tunnel, &SECRET);
+    let new = last.copies[0].open(party.session, &guests[248].tunnel, (Epoch(1), &SECRET));
     assert_eq!(new, Ok(PartySecret([2; 32])));
+}
+
+/// A kicker that lacks the newest secret seals under none; control takes that from whoever may kick.
+#[tokio::test]
+async fn a_kicker_that_is_behind_kicks_with_copies_under_no_epoch() {
+    let (service, _relay) = Service::with_relay().await;
+    let ([owner, one, two], party, _) = party_of_three(&service).await;
+    let session = party.session;
+    let request = Promote { member: member(2), role: Role::Promoted };
+    let _: Value = owner.in_party(path::PROMOTE, session, &request).await.unwrap();
+    let mut worthless = one.kick_request(&one.state(session).await, member(3));
+    worthless.commitment = Commitment([7; 32]);
+    let _: Kicked = one.in_party(path::KICK, session, &worthless).await.unwrap();
+    let [record] = owner.state(session).await.kicks[..] else { panic!("one record") };
+    assert_eq!(record.commitment, Commitment([7; 32]));
+    assert!(!record.is_of(&PartySecret([2; 32])));
+
+    let invite = owner.invite(session, 2, 1).await.unwrap();
+    let party = two.redeem(&invite, "two").await.unwrap().party;
+    two.publish(&party).await;
+    let mut request = owner.kick_request(&owner.state(session).await, member(2));
+    let receiver = (member(3), &two.tunnel_key());
+    let new = (Epoch(3), &PartySecret([2; 32]));
+    let kicker = (member(1), &owner.tunnel);
+    request.copies =
+        vec![EpochCopy::seal(session, new, None, kicker, receiver, &mut rng()).unwrap()];
+    let _: Kicked = owner.in_party(path::KICK, session, &request).await.unwrap();
+    let seen = two.state(session).await;
+    let record = seen.kicks.last().unwrap();
+    let secret = seen.copies[0].open(session, &two.tunnel, (Epoch(2), &SECRET)).unwrap();
+    assert!(record.epoch == Epoch(3) && record.is_of(&secret));
+}
+
+/// A member takes a secret by its epoch's record alone, so a copy is never listed without.
+#[tokio::test]
+async fn a_copy_is_kept_as_long_as_its_record() {
+    let (service, _relay) = Service::with_relay().await;
+    let ([owner, one, _two], party, _) = party_of_three(&service).await;
+    let session = party.session;
+    owner.kick(&party, member(3)).await.unwrap();
+    let listed = async || {
+        let seen = one.state(session).await;
+        let copies: Vec<_> = seen.copies.iter().map(|copy| copy.epoch).collect();
+        let kicks: Vec<_> = seen.kicks.iter().map(|kick| kick.epoch).collect();
+        assert_eq!(copies, kicks);
+        copies
+    };
+    service.advance(29 * DAY).await;
+    assert_eq!(listed().await, [Epoch(2)]);
+    service.advance(DAY + Duration::from_secs(60)).await;
+    assert_eq!(listed().await, []);
 }
 
 #[tokio::test]

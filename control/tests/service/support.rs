@@ -14,7 +14,7 @@ use lanrage_proto::api::{
     RELAY_PROOF_CONTEXT, RedeemInvite, RegisterDevice, Registered, RelayDown, RelayUp, path,
 };
 use lanrage_proto::bytes::Token;
-use lanrage_proto::party::{EntryBody, EpochCopy, InviteKey};
+use lanrage_proto::party::{EntryBody, EpochCopy, InviteKey, commitment};
 use lanrage_proto::signed::sign;
 use lanrage_proto::{
     DeviceKey, Epoch, Generation, Member, PartySecret, RelayId, SessionId, TunnelKey,
@@ -258,12 +258,10 @@ impl Device {
             if member.member != party.you {
                 let copy = EpochCopy::seal(
                     party.session,
-                    epoch,
-                    party.you,
-                    &self.tunnel,
+                    (epoch, &new),
+                    Some((party.epoch, &SECRET)),
+                    (party.you, &self.tunnel),
                     to,
-                    &SECRET,
-                    &new,
                     &mut rng(),
                 );
                 copies.push(copy.unwrap());
@@ -272,7 +270,8 @@ impl Device {
             let generation = member.generation;
             macs.push(lanrage_proto::api::EntryMac { member: member.member, generation, mac });
         }
-        Kick { member: target, generation, epoch, copies, macs }
+        let commitment = commitment(&new, party.session, epoch);
+        Kick { member: target, generation, epoch, commitment, copies, macs }
     }
 
     pub(crate) async fn state(&self, session: SessionId) -> lanrage_proto::api::PartyState {

@@ -2,7 +2,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::bytes::{Blob, DeviceKey, InviteHash, Mac, Signature, Token, TunnelKey};
+use crate::bytes::{Blob, Commitment, DeviceKey, InviteHash, Mac, Signature, Token, TunnelKey};
 use crate::ids::{Epoch, Generation, Member, RelayId, SessionId};
 use crate::party::{Entry, EpochCopy, SealedSecret};
 use crate::signed::{KickRecord, Ticket};
@@ -83,9 +83,9 @@ pub struct PartyState {
     pub you: Member,
     /// All members, the reader too, by number.
     pub members: Vec<MemberRecord>,
-    /// Copies of newer secrets for the reader, oldest first.
+    /// Copies of newer secrets for the reader, oldest first; each one's kick is in `kicks`.
     pub copies: Vec<EpochCopy>,
-    /// The kicks of the last 30 days, oldest first.
+    /// The kicks of the last 30 days and those of the copies' epochs, oldest first.
     #[serde(with = "kick_list")]
     pub kicks: Vec<KickRecord>,
 }
@@ -200,6 +200,8 @@ pub struct Kick {
     pub generation: Generation,
     /// The new epoch: the current one plus 1, else [`super::ErrorCode::Conflict`].
     pub epoch: Epoch,
+    /// To the new secret, for the record: see [`crate::party::commitment`].
+    pub commitment: Commitment,
     /// The new secret, sealed to each remaining member but the caller.
     pub copies: Vec<EpochCopy>,
     /// Each remaining entry vouched for under the new secret.

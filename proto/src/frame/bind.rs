@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Cookie, Nonce, VERSION};
@@ -184,7 +185,8 @@ impl std::fmt::Debug for Lease {
 }
 
 /// Why a relay gives no lease. A number once used stays here for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Refusal {
     /// 1: the ticket's signature or signing key is unknown to the relay.

@@ -14,7 +14,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::bytes::{PartySecret, TunnelKey};
+use crate::bytes::{Commitment, PartySecret, TunnelKey};
 use crate::ids::{Epoch, SessionId};
 
 /// HKDF-SHA-256 (RFC 5869) of `secret` with `info` = purpose ‖ 0 ‖ context.
@@ -29,6 +29,13 @@ fn derive(
         .expand_multi_info(&[purpose.as_bytes(), &[0], context], &mut *key)
         .expect("32 bytes are within HKDF's limit");
     key
+}
+
+/// What a kick record says of a new epoch's secret (§6.3). HKDF with an empty salt is one-way and
+/// free of collisions as SHA-256 is: control learns nothing, and nobody has a second secret for it.
+pub fn commitment(secret: &PartySecret, session: SessionId, epoch: Epoch) -> Commitment {
+    let context = [&session.0.to_be_bytes()[..], &epoch.0.to_be_bytes()].concat();
+    Commitment(*derive(None, &secret.0, "lanrage commitment 1", &context))
 }
 
 /// The WireGuard pre-shared key of two members (§7.1): HKDF(secret, session ‖ epoch ‖ both keys,

@@ -1,8 +1,9 @@
 use ed25519_dalek::SigningKey;
 
 use super::{BadSignature, SigningKeys, sign, verifies};
-use crate::bytes::Signature;
+use crate::bytes::{Commitment, PartySecret, Signature};
 use crate::ids::{Epoch, Generation, KeyId, Member, SessionId};
+use crate::party::commitment;
 use crate::wire::{Malformed, Reader, Writer};
 
 const CONTEXT: &str = "lanrage kick 1";
@@ -12,7 +13,7 @@ const VERSION: u8 = 1;
 ///
 /// ```text
 /// | version u8 | key id u8 | member u8 | kicker u8 | generation u32 | session u64 | epoch u32 |
-/// | 0 u32 | issued u64 | signature 64 B |
+/// | 0 u32 | issued u64 | commitment 32 B | signature 64 B |
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KickRecord {
@@ -30,12 +31,14 @@ pub struct KickRecord {
     pub epoch: Epoch,
     /// Seconds since 1970.
     pub issued: u64,
+    /// To the secret of `epoch`: no other secret is of it.
+    pub commitment: Commitment,
     /// Empty until [`KickRecord::sign`].
     pub signature: Signature,
 }
 
 impl KickRecord {
-    const BODY_LEN: usize = 4 + 4 + 8 + 4 + 4 + 8;
+    const BODY_LEN: usize = 4 + 4 + 8 + 4 + 4 + 8 + Commitment::LEN;
     /// Bytes of a record.
     pub const LEN: usize = Self::BODY_LEN + Signature::LEN;
 
@@ -47,6 +50,7 @@ impl KickRecord {
             .u32(self.epoch.0)
             .u32(0)
             .u64(self.issued)
+            .bytes(&self.commitment.0)
             .finish()
     }
 
@@ -90,8 +94,14 @@ impl KickRecord {
             session,
             epoch,
             issued: reader.u64()?,
+            commitment: Commitment(reader.array()?),
             signature: Signature(reader.array()?),
         })
+    }
+
+    /// Whether `secret` is the one that this kick's epoch began with.
+    pub fn is_of(&self, secret: &PartySecret) -> bool {
+        commitment(secret, self.session, self.epoch) == self.commitment
     }
 
     /// Checks the signature.

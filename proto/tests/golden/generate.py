@@ -156,9 +156,12 @@ signed("relay_certificate_v4_only", "certificate of a relay without IPv6 (§6.2)
     (u8(1), "version"), (u8(KEY_ID), "key id"), (u16(POOL), "pool"), (u16(RELAY), "relay id"), (u16(51820), "IPv4 port"),
     (V4, "IPv4"), (b"\0" * 16, "IPv6: none"), (u16(0), "IPv6 port: none"), (u16(0), "zero"),
     (x_public(RELAY_PRIVATE), "X25519 key"), (u64(NOW + 30 * 86400), "not after")])
+COMMITMENT = write("commitment", "the commitment to the secret of epoch 5 (§6.3)",
+                   (hkdf(NEXT_SECRET, b"lanrage commitment 1", u64(SESSION) + u32(5)), "commitment"))
 KICK = signed("kick_record", "kick record (§6.3)", b"lanrage kick 1", [
     (u8(1), "version"), (u8(KEY_ID), "key id"), (u8(PEER_MEMBER), "member"), (u8(MEMBER), "kicker"),
-    (u32(6), "generation"), (u64(SESSION), "session"), (u32(5), "epoch"), (u32(0), "zero"), (u64(NOW), "issued")])
+    (u32(6), "generation"), (u64(SESSION), "session"), (u32(5), "epoch"), (u32(0), "zero"), (u64(NOW), "issued"),
+    (COMMITMENT, "commitment")])
 
 # ---------------------------------------------------------------- §4 binding
 write("hello", "HELLO (§4.1)", (b"\xf0", "type"), (u8(1), "version_min"), (u8(3), "version_max"), (u8(0), "zero"),
@@ -262,12 +265,21 @@ ENTRY = {
 }
 write_json("entry", ENTRY)
 
-context = u64(SESSION) + u32(5) + x_public(CLIENT) + x_public(PEER)
-copy_key = hkdf(dh(CLIENT, x_public(PEER)), b"lanrage epoch 1", context, salt=SECRET)
-COPY_SEALED = write("epoch_copy", "a sealed epoch copy (§7.3)", (run(0, 24), "XChaCha20 nonce"),
-                    (xchacha(NEXT_SECRET, None, run(0, 24), copy_key), "the next secret, sealed"))
-EPOCH_COPY = {"epoch": 5, "from": MEMBER, "from_key": b64(x_public(CLIENT)), "to": PEER_MEMBER, "sealed": b64(COPY_SEALED)}
-write_json("epoch_copy", EPOCH_COPY)
+
+
+def epoch_copy(name, title, under, salt):
+    context = u64(SESSION) + u32(5) + u32(under) + x_public(CLIENT) + x_public(PEER)
+    key = hkdf(dh(CLIENT, x_public(PEER)), b"lanrage epoch 1", context, salt=salt)
+    sealed = write(name, title, (run(0, 24), "XChaCha20 nonce"),
+                   (xchacha(NEXT_SECRET, None, run(0, 24), key), "the next secret, sealed"))
+    copy = {"epoch": 5, "under": under, "from": MEMBER, "from_key": b64(x_public(CLIENT)), "to": PEER_MEMBER,
+            "sealed": b64(sealed)}
+    write_json(name, copy)
+    return copy
+
+
+EPOCH_COPY = epoch_copy("epoch_copy", "an epoch copy sealed under epoch 4 (§7.3)", 4, SECRET)
+epoch_copy("epoch_copy_under_none", "an epoch copy sealed under no epoch (§7.3)", 0, b"\0" * 32)
 
 INVITE_HASH = hkdf(INVITE_KEY, b"lanrage invite hash 1")
 write("invite_hash", "what control knows an invite by (§7.4)", (INVITE_HASH, "hash"))
@@ -345,8 +357,8 @@ API = {
     "opened_invite": {"sealed": b64(SEALED_SECRET), "session": f"{SESSION:016x}", "name": "friday", "subnet": "10.66.5.0",
                       "now": NOW},
     "redeem_invite": {"invite": b64(INVITE_HASH), "tunnel": b64(x_public(PEER)), "member_name": "ivo"},
-    "kick": {"member": PEER_MEMBER, "generation": 5, "epoch": 5, "copies": [EPOCH_COPY],
-             "macs": [{"member": MEMBER, "generation": 3, "mac": b64(ENTRY_MAC)}]},
+    "kick": {"member": PEER_MEMBER, "generation": 5, "epoch": 5, "commitment": b64(COMMITMENT),
+             "copies": [EPOCH_COPY], "macs": [{"member": MEMBER, "generation": 3, "mac": b64(ENTRY_MAC)}]},
     "kicked": {"record": b64(KICK)},
     "promote": {"member": PEER_MEMBER, "role": "promoted"},
     "api_error": {"code": "invite_used_up", "message": "all uses of the invite are spent: ask for another"},

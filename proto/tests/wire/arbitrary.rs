@@ -1,7 +1,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use ed25519_dalek::SigningKey;
-use lanrage_proto::bytes::{PartySecret, Signature, TunnelKey};
+use lanrage_proto::bytes::{Commitment, PartySecret, Signature, TunnelKey};
 use lanrage_proto::frame::bind::{BindResult, Lease, Refusal};
 use lanrage_proto::frame::control::Message;
 use lanrage_proto::frame::hint::HintKind;
@@ -109,8 +109,9 @@ pub(crate) fn ticket() -> impl Strategy<Value = Ticket> {
 
 pub(crate) fn kick() -> impl Strategy<Value = KickRecord> {
     let who = (any::<u8>(), member(), member(), any::<u32>());
-    (who, session(), any::<u32>(), any::<u64>(), signing_key()).prop_map(
-        |((key_id, member, kicker, generation), session, epoch, issued, signer)| {
+    let promised = (any::<u64>(), any::<[u8; 32]>());
+    (who, session(), any::<u32>(), promised, signing_key()).prop_map(
+        |((key_id, member, kicker, generation), session, epoch, (issued, commitment), signer)| {
             let unsigned = KickRecord {
                 key_id: KeyId(key_id),
                 member,
@@ -119,6 +120,7 @@ pub(crate) fn kick() -> impl Strategy<Value = KickRecord> {
                 session,
                 epoch: Epoch(epoch),
                 issued,
+                commitment: Commitment(commitment),
                 signature: Signature([0; 64]),
             };
             unsigned.sign(&signer)

@@ -1,17 +1,17 @@
 use lanrage_proto::api::{BadEnrolmentToken, EnrolmentToken};
-use lanrage_proto::bytes::{DeviceKey, InviteHash, Token, TunnelKey};
+use lanrage_proto::bytes::{DeviceKey, InviteHash, PartySecret, Token, TunnelKey};
 use lanrage_proto::ids::{Epoch, Generation, Member, SessionId};
 use lanrage_proto::map::root_hash;
 use lanrage_proto::party::{
     BadInvite, BadServerAddress, Entry, EntryBody, EpochCopy, Invite, SealError, SealedSecret,
-    ServerAddress, pre_shared_key, valid_name,
+    ServerAddress, commitment, pre_shared_key, valid_name,
 };
 use x25519_dalek::StaticSecret;
 
 use crate::golden;
 use crate::samples::{
     CLIENT, Counting, EPOCH, GENERATION, NEXT_SECRET, PEER, RELAY_PRIVATE, SECRET, SESSION, device,
-    invite_key, member, peer_member, public, root, run,
+    invite_key, kick, member, peer_member, public, root, run,
 };
 
 const OTHER_SESSION: SessionId = SessionId(1);
@@ -101,14 +101,16 @@ fn an_entry_with_a_bad_name_is_not_signed_whatever_its_signature() {
 }
 
 fn copy() -> EpochCopy {
+    copy_under(Some((EPOCH, &SECRET)))
+}
+
+fn copy_under(under: Option<(Epoch, &PartySecret)>) -> EpochCopy {
     EpochCopy::seal(
         SESSION,
-        Epoch(5),
-        member(),
-        &StaticSecret::from(CLIENT),
+        (EPOCH.next(), &NEXT_SECRET),
+        under,
+        (member(), &StaticSecret::from(CLIENT)),
         (peer_member(), &public(PEER)),
-        &SECRET,
-        &NEXT_SECRET,
         &mut Counting(0),
     )
     .unwrap()
@@ -119,27 +121,74 @@ fn epoch_copy_vector() {
     let decoded: EpochCopy = golden::json("epoch_copy");
     assert_eq!(decoded, copy());
     assert_eq!(decoded.sealed.0, golden::bytes("epoch_copy"));
-    assert_eq!(decoded.open(SESSION, &StaticSecret::from(PEER), &SECRET), Ok(NEXT_SECRET));
+    assert_eq!(decoded.open(SESSION, &StaticSecret::from(PEER), (EPOCH, &SECRET)), Ok(NEXT_SECRET));
+}
+
+#[test]
+fn epoch_copy_under_none_vector() {
+    let decoded: EpochCopy = golden::json("epoch_copy_under_none");
+    assert_eq!(decoded, copy_under(None));
+    assert_eq!(decoded.sealed.0, golden::bytes("epoch_copy_under_none"));
+    let peer = StaticSecret::from(PEER);
+    for current in [(EPOCH, &SECRET), (Epoch(9), &NEXT_SECRET)] {
+        assert_eq!(decoded.open(SESSION, &peer, current), Ok(NEXT_SECRET));
+    }
+}
+
+#[test]
+fn commitment_vector() {
+    let made = commitment(&NEXT_SECRET, SESSION, EPOCH.next());
+    assert_eq!(made.0, golden::array::<32>("commitment"));
+    assert!(kick().is_of(&NEXT_SECRET) && !kick().is_of(&SECRET));
+}
+
+/// HKDF's empty salt is a salt of 32 zeros, and an epoch's secret could be those.
+#[test]
+fn a_copy_under_none_is_never_one_under_an_epoch() {
+    let peer = StaticSecret::from(PEER);
+    let zeros = PartySecret([0; 32]);
+    let under_none = copy_under(None);
+    let under_zeros = copy_under(Some((EPOCH, &zeros)));
+    assert_eq!(under_zeros.open(SESSION, &peer, (EPOCH, &zeros)), Ok(NEXT_SECRET));
+    for (copy, under) in [(under_none, Some(EPOCH)), (under_zeros, None)] {
+        let renamed = EpochCopy { under, ..copy };
+        assert_eq!(renamed.open(SESSION, &peer, (EPOCH, &zeros)), Err(SealError));
+    }
 }
 
 #[test]
 fn an_epoch_copy_opens_for_its_member_session_epoch_and_old_secret_only() {
     let peer = StaticSecret::from(PEER);
     let kicked = StaticSecret::from(RELAY_PRIVATE);
-    assert_eq!(copy().open(SESSION, &kicked, &SECRET), Err(SealError), "another member");
-    assert_eq!(copy().open(OTHER_SESSION, &peer, &SECRET), Err(SealError), "another session");
-    assert_eq!(copy().open(SESSION, &peer, &NEXT_SECRET), Err(SealError), "another secret");
+    assert_eq!(copy().open(SESSION, &kicked, (EPOCH, &SECRET)), Err(SealError), "another member");
+    assert_eq!(
+        copy().open(OTHER_SESSION, &peer, (EPOCH, &SECRET)),
+        Err(SealError),
+        "another session"
+    );
+    assert_eq!(
+        copy().open(SESSION, &peer, (EPOCH, &NEXT_SECRET)),
+        Err(SealError),
+        "another secret"
+    );
     let other_epoch = EpochCopy { epoch: Epoch(6), ..copy() };
-    assert_eq!(other_epoch.open(SESSION, &peer, &SECRET), Err(SealError), "another epoch");
+    assert_eq!(other_epoch.open(SESSION, &peer, (EPOCH, &SECRET)), Err(SealError), "another epoch");
     let other_kicker = EpochCopy { from_key: public(RELAY_PRIVATE), ..copy() };
-    assert_eq!(other_kicker.open(SESSION, &peer, &SECRET), Err(SealError), "another kicker");
+    assert_eq!(
+        other_kicker.open(SESSION, &peer, (EPOCH, &SECRET)),
+        Err(SealError),
+        "another kicker"
+    );
+    let other_under = EpochCopy { under: Some(Epoch(3)), ..copy() };
+    assert_eq!(other_under.open(SESSION, &peer, (EPOCH, &SECRET)), Err(SealError), "another under");
+    assert_eq!(other_under.open(SESSION, &peer, (Epoch(3), &SECRET)), Err(SealError), "renamed");
     let length = copy().sealed.0.len();
     for at in 0..length {
         let mut changed = copy();
         changed.sealed.0[at] ^= 1;
-        assert_eq!(changed.open(SESSION, &peer, &SECRET), Err(SealError), "byte {at}");
+        assert_eq!(changed.open(SESSION, &peer, (EPOCH, &SECRET)), Err(SealError), "byte {at}");
         changed.sealed.0.truncate(at);
-        assert_eq!(changed.open(SESSION, &peer, &SECRET), Err(SealError), "{at} bytes");
+        assert_eq!(changed.open(SESSION, &peer, (EPOCH, &SECRET)), Err(SealError), "{at} bytes");
     }
 }
 
@@ -147,19 +196,20 @@ fn an_epoch_copy_opens_for_its_member_session_epoch_and_old_secret_only() {
 #[test]
 fn no_copy_is_sealed_to_or_opened_from_a_low_order_key() {
     let zero = TunnelKey([0; 32]);
-    let sealed = EpochCopy::seal(
-        SESSION,
-        Epoch(5),
-        member(),
-        &StaticSecret::from(CLIENT),
-        (peer_member(), &zero),
-        &SECRET,
-        &NEXT_SECRET,
-        &mut Counting(0),
-    );
-    assert_eq!(sealed, Err(SealError));
-    let from_zero = EpochCopy { from_key: zero, ..copy() };
-    assert_eq!(from_zero.open(SESSION, &StaticSecret::from(PEER), &SECRET), Err(SealError));
+    for under in [None, Some((EPOCH, &SECRET))] {
+        let sealed = EpochCopy::seal(
+            SESSION,
+            (EPOCH.next(), &NEXT_SECRET),
+            under,
+            (member(), &StaticSecret::from(CLIENT)),
+            (peer_member(), &zero),
+            &mut Counting(0),
+        );
+        assert_eq!(sealed, Err(SealError));
+        let from_zero = EpochCopy { from_key: zero, ..copy_under(under) };
+        let opened = from_zero.open(SESSION, &StaticSecret::from(PEER), (EPOCH, &SECRET));
+        assert_eq!(opened, Err(SealError));
+    }
 }
 
 /// The seven encodings below 2^255 of points whose order divides 8 (cr.yp.to/ecdh.html#validate);

@@ -11,9 +11,11 @@ use lanrage_proto::frame::hello::Hello;
 use lanrage_proto::frame::hint::Hint;
 use lanrage_proto::frame::resume::{Resume, Resumed};
 use lanrage_proto::handshake::{Initiator, Responder};
-use lanrage_proto::ids::{Epoch, Generation, Handle, Tag};
+use lanrage_proto::ids::{Epoch, Generation, Handle, SessionId, Tag};
 use lanrage_proto::inner::Message;
-use lanrage_proto::party::{Entry, EntryBody, EpochCopy, Invite, InviteKey, ServerAddress};
+use lanrage_proto::party::{
+    Entry, EntryBody, EpochCopy, Invite, InviteKey, ServerAddress, commitment,
+};
 use lanrage_proto::signed::{KickRecord, RelayCertificate, Ticket};
 use lanrage_proto::{api, stun};
 use proptest::collection::vec;
@@ -162,16 +164,34 @@ proptest! {
     }
 
     #[test]
-    fn epoch_copy(session in arb::session(), ends in (arb::member(), arb::member()), epoch in any::<u32>(),
+    fn epoch_copy(session in arb::session(), ends in (arb::member(), arb::member()), epochs in any::<(u32, u32)>(),
                   keys in any::<([u8; 32], [u8; 32])>(), secrets in (arb::secret(), arb::secret())) {
         let (from, to) = (keys.0.into(), keys.1.into());
-        let copy = EpochCopy::seal(
-            session, Epoch(epoch), ends.0, &from, (ends.1, &public(keys.1)),
-            &secrets.0, &secrets.1, &mut Counting(0),
-        ).unwrap();
-        let json = serde_json::to_string(&copy).unwrap();
-        let decoded: EpochCopy = serde_json::from_str(&json).unwrap();
-        prop_assert_eq!(decoded.open(session, &to, &secrets.0), Ok(secrets.1));
+        let (epoch, old) = (Epoch(epochs.0), Epoch(epochs.1.max(1)));
+        for under in [None, Some((old, &secrets.0))] {
+            let copy = EpochCopy::seal(
+                session, (epoch, &secrets.1), under, (ends.0, &from), (ends.1, &public(keys.1)),
+                &mut Counting(0),
+            ).unwrap();
+            let json = serde_json::to_string(&copy).unwrap();
+            let decoded: EpochCopy = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(&decoded, &copy);
+            prop_assert_eq!(decoded.open(session, &to, (old, &secrets.0)), Ok(secrets.1));
+            let elsewhere = decoded.open(session, &to, (old.next(), &secrets.0));
+            prop_assert_eq!(elsewhere.is_ok(), under.is_none());
+        }
+    }
+
+    #[test]
+    fn a_commitment_is_of_one_secret_session_and_epoch(
+        secret in arb::secret(), at in 0..32_usize, flip in 1..=u8::MAX, session in arb::session(), epoch in any::<u32>(),
+    ) {
+        let made = commitment(&secret, session, Epoch(epoch));
+        let mut other = secret;
+        other.0[at] ^= flip;
+        prop_assert_ne!(commitment(&other, session, Epoch(epoch)), made);
+        prop_assert_ne!(commitment(&secret, SessionId(session.0 ^ 1), Epoch(epoch)), made);
+        prop_assert_ne!(commitment(&secret, session, Epoch(epoch).next()), made);
     }
 
     #[test]
@@ -194,8 +214,8 @@ proptest! {
     fn stun_response(id in any::<[u8; 12]>(), client in arb::address()) {
         let id = stun::TransactionId(id);
         prop_assert_eq!(stun::binding_request(&stun::encode_request(id)), Some(id));
-        let response = stun::encode_response(id, client);
-        prop_assert!(response.len() <= stun::RESPONSE_LEN_MAX);
+        let mut buffer = [0xa5; stun::RESPONSE_LEN_MAX];
+        let response = stun::encode_response(id, client, &mut buffer);
         let mask = [&stun::MAGIC_COOKIE.to_be_bytes()[..], &id.0].concat();
         let octets: Vec<u8> = response[28..].iter().zip(&mask).map(|(a, b)| a ^ b).collect();
         let port = u16::from_be_bytes([response[26] ^ mask[0], response[27] ^ mask[1]]);

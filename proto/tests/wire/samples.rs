@@ -9,7 +9,7 @@ use lanrage_proto::frame::{Cookie, Nonce};
 use lanrage_proto::ids::{
     Epoch, Generation, Handle, KeyId, Member, PoolId, RateClass, RelayId, SessionId, Tag,
 };
-use lanrage_proto::party::InviteKey;
+use lanrage_proto::party::{InviteKey, commitment};
 use lanrage_proto::signed::{KickRecord, RelayCertificate, Ticket, TicketBody};
 use rand_core::RngCore;
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -132,6 +132,7 @@ pub(crate) fn kick() -> KickRecord {
         session: SESSION,
         epoch: Epoch(5),
         issued: NOW,
+        commitment: commitment(&NEXT_SECRET, SESSION, Epoch(5)),
         signature: lanrage_proto::Signature([0; 64]),
     };
     unsigned.sign(&signing())

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Player, RELAY, World, address, is_hint, open_bound, open_control, public};
+use common::{Player, RELAY, World, address, identity, is_hint, open_bound, open_control, public};
 use lanrage_proto::api::Revocation;
 use lanrage_proto::frame::bind::Refusal;
 use lanrage_proto::frame::control::Message;
@@ -12,7 +12,8 @@ use lanrage_proto::frame::resume::Resume;
 use lanrage_proto::frame::{Cookie, Nonce};
 use lanrage_proto::ids::{Destination, Generation, PoolId, RelayId};
 use lanrage_proto::signed::TicketBody;
-use lanrage_relay_core::{DropReason, End, Outcome};
+use lanrage_relay_core::{Binder, DropReason, End, Outcome};
+use lanrage_relay_table::Capacity;
 
 fn player() -> Player {
     Player::new(1, 1, address("192.0.2.1:1001"))
@@ -31,6 +32,16 @@ fn versions_without_one_in_common_are_told_so() {
     let out = world.send(address("192.0.2.1:1"), &hello.encode());
     assert_eq!(out.len(), 1);
     assert_eq!(world.outcome, Some(Outcome::Unsupported));
+}
+
+#[test]
+fn without_a_certificate_nobody_is_challenged() {
+    let mut world = World::new(4);
+    let (writer, _) = lanrage_relay_table::new(Capacity::for_leases(4)).unwrap();
+    world.binder = Binder::new(identity(), writer, [0; 32], world.now);
+    let hello = Hello { version_min: 1, version_max: 1, nonce: Nonce([1; 16]) };
+    assert!(world.send(address("192.0.2.1:1"), &hello.encode()).is_empty());
+    assert_eq!(world.outcome, Some(Outcome::NoCertificate));
 }
 
 #[test]
@@ -289,6 +300,23 @@ fn rebind_accepts_both_addresses_for_three_seconds() {
     assert_eq!(world.send(p.address, &to_peer)[0].to, peer.address);
 }
 
+/// Each repetition, as when REBOUND was lost, gave the former address three more seconds.
+#[test]
+fn regression_a_repeated_rebind_keeps_the_former_address_no_longer() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let lease = world.join(&mut p);
+    let former = p.address;
+    p.address = address("192.0.2.1:2002");
+    assert_eq!(world.rebind(&p, &lease, 1), Some(p.address));
+    world.advance(2_900);
+    assert_eq!(world.rebind(&p, &lease, 3), Some(p.address), "it is there already");
+    world.advance(200);
+    let probe = p.frame(&lease, Destination::One(p.member), b"probe");
+    assert!(is_hint(&world.send(former, &probe)[0]));
+    assert!(alive(&mut world, &p, &lease));
+}
+
 #[test]
 fn control_messages_must_be_fresh_sealed_and_answered_from_there() {
     let mut world = World::new(8);
@@ -319,7 +347,7 @@ fn control_messages_must_be_fresh_sealed_and_answered_from_there() {
 }
 
 #[test]
-fn a_lease_is_resumed_after_a_crash_once_for_each_cookie() {
+fn a_lease_is_resumed_after_a_crash_once_for_each_ticket() {
     let mut world = World::new(8);
     let mut p = player();
     let lease = world.join(&mut p);
@@ -336,18 +364,64 @@ fn a_lease_is_resumed_after_a_crash_once_for_each_cookie() {
     forged[40] ^= 1;
     assert!(world.resume(&p, key, &forged).is_none());
 
-    // The same RESUME again: the same answer, and later none.
+    // The same RESUME again: the same answer, and later none that is of use.
+    world.crash(8);
     let challenge = world.challenge(p.address);
     let frame =
         Resume::new(challenge.nonce, challenge.cookie, &lease.resumption_ticket, key, RELAY);
     let first = world.send(p.address, &frame.encode());
+    assert_eq!(world.outcome, Some(Outcome::Resumed));
     assert_eq!(world.send(p.address, &frame.encode()), first);
+    assert_eq!(world.outcome, Some(Outcome::Repeated));
     world.advance(5_100);
-    assert!(world.send(p.address, &frame.encode()).is_empty());
-    assert_eq!(world.outcome, Some(Outcome::BadCookie));
-    let spent = world.binder.stored().spent_cookies;
-    world.advance(200_000);
-    assert_eq!((spent, world.binder.stored().spent_cookies), (2, 0));
+    world.send(p.address, &frame.encode());
+    assert_eq!(world.outcome, Some(Outcome::Refused(Refusal::Replayed)));
+}
+
+/// A RESUME whose cookie still held put its old claim, ticket and address on a lease that had been
+/// renewed since, or resumed by another RESUME: it expired early, and its client's control keys
+/// were no longer the relay's. Whoever could hold a datagram back could do that.
+#[test]
+fn regression_a_resume_that_was_held_back_undoes_nothing() {
+    let mut world = World::new(8);
+    let mut p = player();
+    let lease = world.join(&mut p);
+    let hold_back = |world: &mut World, lease: &lanrage_proto::frame::bind::Lease| {
+        let challenge = world.challenge(p.address);
+        let (ticket, key) = (&lease.resumption_ticket, &lease.resumption_key);
+        Resume::new(challenge.nonce, challenge.cookie, ticket, key, RELAY).encode()
+    };
+    let held_back = hold_back(&mut world, &lease);
+    world.advance(20_000);
+    let mut binding = p.clone();
+    let renewed = world.bind(&mut binding).unwrap();
+    assert_eq!(world.outcome, Some(Outcome::Renewed));
+    let undoes_nothing = |world: &mut World, frame: &[u8]| {
+        world.send(p.address, frame);
+        assert_eq!(world.outcome, Some(Outcome::Refused(Refusal::Replayed)));
+        assert_eq!((world.binder.counts().active, world.binder.counts().pending), (1, 0));
+    };
+    undoes_nothing(&mut world, &held_back);
+    assert_eq!(world.rebind(&p, &renewed, 1), Some(p.address), "the keys are those of the BIND");
+
+    let held_back = hold_back(&mut world, &renewed);
+    let (key, ticket) = (&renewed.resumption_key, &renewed.resumption_ticket);
+    let resumed = world.resume(&p, key, ticket).unwrap().unwrap();
+    undoes_nothing(&mut world, &held_back);
+    assert_eq!(world.rebind(&p, &resumed, 1), Some(p.address), "the keys are those of the RESUME");
+
+    let held_back = hold_back(&mut world, &resumed);
+    binding.stamp += 1;
+    let release = Message::Release.seal(&resumed.key_to_relay, resumed.handle, 9);
+    world.send(p.address, &release);
+    let after = world.bind(&mut binding).unwrap();
+    world.send(p.address, &held_back);
+    assert_eq!(
+        world.outcome,
+        Some(Outcome::Refused(Refusal::Replayed)),
+        "displaces no pending one"
+    );
+    assert!(alive(&mut world, &p, &after));
 }
 
 /// A RESUME of a lease that still lived gave the same control keys again and began both counters
@@ -460,6 +534,7 @@ fn a_flood_of_hellos_starves_neither_binds_nor_control() {
         })
         .sum();
     assert!(answered < 2_100, "{answered}");
+    assert_eq!(world.binder.counters().outcome(Outcome::Budget), 10_000 - answered as u64);
     assert_eq!(world.send(p.address, &bind).len(), 1);
     assert_eq!(world.outcome, Some(Outcome::Renewed));
     assert!(alive(&mut world, &p, &lease));

@@ -8,8 +8,8 @@ use lanrage_proto::Tag;
 use lanrage_proto::frame::data::{Delivered, Sent};
 use lanrage_proto::frame::hint::{Hint, HintKind};
 use lanrage_proto::ids::{Destination, Member, RelayId};
-use lanrage_relay_core::DropReason;
 use lanrage_relay_core::shard::{BACKLOG_LEN, COPIES_PER_PASS};
+use lanrage_relay_core::{Class, DropReason, Verdict};
 
 fn one(member: u8) -> Destination {
     Destination::One(Member::new(member).unwrap())
@@ -150,6 +150,7 @@ fn a_large_party_is_served_in_passes() {
     to.dedup();
     assert_eq!(to.len(), 249);
     assert_eq!(world.shard.counters().copies, 249, "each once");
+    assert_eq!(world.shard.counters().deferred, 1);
 
     // More than may wait: the rest is dropped whole, and counted.
     let frames = BACKLOG_LEN as u64 + 40;
@@ -164,6 +165,44 @@ fn a_large_party_is_served_in_passes() {
     }
     let dropped = world.shard.counters().dropped_for(DropReason::BroadcastBacklog);
     assert_eq!(dropped, 40);
+}
+
+/// Copies are charged when they are made, so a lease could have as many broadcasts admitted as can
+/// wait: 64 thousand copies where its rate allows 2,500 at once, a thousand passes during which the
+/// broadcasts of all others were dropped.
+#[test]
+fn regression_broadcasts_that_wait_are_held_to_their_senders_rate() {
+    let mut world = World::new(512);
+    let mut players: Vec<_> =
+        (1..=250).map(|at| Player::new(1, at, address(&format!("192.0.{at}.1:7")))).collect();
+    let leases: Vec<_> = players
+        .iter_mut()
+        .map(|player| {
+            world.advance(10);
+            world.join(player)
+        })
+        .collect();
+    let frame = players[0].frame(&leases[0], Destination::Everyone, b"all of you");
+    let mut copies = 0;
+    for _ in 0..BACKLOG_LEN {
+        let mut frame = frame.clone();
+        let len = frame.len();
+        if world.shard.handle_run(&mut frame, len, players[0].address) == Verdict::Copy {
+            copies += world.shard.targets().len();
+        }
+    }
+    let mut passes = 0;
+    while world.shard.is_backlogged() {
+        world.shard.begin_pass(world.now.ms);
+        copies += std::iter::from_fn(|| world.shard.poll_copy().map(|_| ())).count();
+        passes += 1;
+    }
+    assert!((2_500..2_500 + 250).contains(&copies), "{copies} copies");
+    assert!(passes <= 45, "{passes} passes");
+    let counters = world.shard.counters();
+    assert_eq!(counters.copies, copies as u64);
+    assert_eq!(counters.broadcasts_cut, BACKLOG_LEN as u64 - counters.copies.div_ceil(249));
+    assert_eq!(counters.skew(), 0);
 }
 
 #[test]
@@ -204,6 +243,40 @@ fn the_rate_cuts_a_train_and_counts_the_rest() {
     assert_eq!(delivered as u64 + dropped, sent);
     world.now.ms += 1_000;
     assert_eq!(world.send_train(a.address, &train, frame.len()).len(), 40);
+}
+
+/// A session may send four times what a lease may.
+#[test]
+fn the_rate_of_a_session_holds_for_all_its_leases() {
+    let mut world = World::new(16);
+    let mut players: Vec<_> =
+        (1..=6).map(|at| Player::new(1, at, address(&format!("192.0.2.{at}:7")))).collect();
+    let leases: Vec<_> = players.iter_mut().map(|player| world.join(player)).collect();
+    let mut delivered = 0;
+    for (player, lease) in players.iter().zip(&leases) {
+        let frame = player.frame(lease, Destination::One(player.member), &[0; 100]);
+        let train = vec![frame.as_slice(); 50].concat();
+        for _ in 0..240 {
+            delivered += world.send_train(player.address, &train, frame.len()).len();
+        }
+    }
+    let burst = 4 * 50_000 / 4;
+    assert!((burst - 10..burst + 50).contains(&delivered), "{delivered} of {burst}");
+    let dropped = |reason| world.shard.counters().dropped_for(reason);
+    assert_eq!(dropped(DropReason::RateLease), 0);
+    assert_eq!(delivered as u64 + dropped(DropReason::RateSession), 6 * 50 * 240);
+}
+
+#[test]
+fn a_full_binder_queue_is_a_counted_drop() {
+    let mut world = World::new(16);
+    let mut hello = vec![0xf0; 256];
+    let verdict = world.shard.handle_run(&mut hello, 256, address("192.0.2.1:1"));
+    assert_eq!(verdict, Verdict::ToBinder(Class::Newcomer));
+    world.shard.refused();
+    let counters = world.shard.counters();
+    assert_eq!((counters.received, counters.to_control, counters.skew()), (1, 0, 0));
+    assert_eq!(counters.dropped_for(DropReason::ControlQueue), 1);
 }
 
 #[test]

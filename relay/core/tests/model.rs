@@ -23,20 +23,57 @@ const PLAYERS: usize = SESSIONS as usize * MEMBERS as usize * 2;
 /// Players are numbered; the second half are other instances of the first half's devices.
 #[derive(Clone, Debug)]
 enum Step {
-    Bind { player: usize },
-    ReplayBind { player: usize },
-    Use { player: usize, to: u8 },
-    Broadcast { player: usize },
-    ForgeSource { player: usize, source: u8 },
-    ForgeHandle { player: usize, victim: usize },
-    ForgeTag { player: usize },
-    ForgeAddress { player: usize },
-    Stale { player: usize, to: u8 },
-    Move { player: usize },
-    UseFormerAddress { player: usize },
-    Release { player: usize },
-    Kick { player: usize },
-    Wait { ms: u64 },
+    Bind {
+        player: usize,
+    },
+    ReplayBind {
+        player: usize,
+    },
+    /// By the ticket of its last lease, or by the one before.
+    Resume {
+        player: usize,
+        is_late: bool,
+    },
+    Use {
+        player: usize,
+        to: u8,
+    },
+    Broadcast {
+        player: usize,
+    },
+    ForgeSource {
+        player: usize,
+        source: u8,
+    },
+    ForgeHandle {
+        player: usize,
+        victim: usize,
+    },
+    ForgeTag {
+        player: usize,
+    },
+    ForgeAddress {
+        player: usize,
+    },
+    Stale {
+        player: usize,
+        to: u8,
+    },
+    Move {
+        player: usize,
+    },
+    UseFormerAddress {
+        player: usize,
+    },
+    Release {
+        player: usize,
+    },
+    Kick {
+        player: usize,
+    },
+    Wait {
+        ms: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -45,6 +82,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => player().prop_map(|player| Step::Bind { player }),
         1 => player().prop_map(|player| Step::ReplayBind { player }),
+        2 => (player(), any::<bool>())
+            .prop_map(|(player, is_late)| Step::Resume { player, is_late }),
         8 => (player(), member()).prop_map(|(player, to)| Step::Use { player, to }),
         3 => player().prop_map(|player| Step::Broadcast { player }),
         1 => (player(), member()).prop_map(|(player, source)| Step::ForgeSource { player, source }),
@@ -89,7 +128,19 @@ struct Story {
     /// The last BIND of each player and the lease it made, however long ago.
     binds: BTreeMap<usize, (Vec<u8>, u64)>,
     former: BTreeMap<usize, Lease>,
+    /// The leases that each player was ever given: their resumption tickets.
+    tickets: BTreeMap<usize, Vec<Given>>,
     ports: u16,
+}
+
+/// A lease, and what its ticket claims.
+#[derive(Clone, Debug)]
+struct Given {
+    lease: Lease,
+    generation: Generation,
+    expires: u64,
+    /// No claim of the instance came later.
+    is_last: bool,
 }
 
 type Key = (u64, u8);
@@ -117,6 +168,7 @@ impl Story {
             players: players.collect(),
             binds: BTreeMap::new(),
             former: BTreeMap::new(),
+            tickets: BTreeMap::new(),
             ports: 2_000,
         }
     }
@@ -133,6 +185,7 @@ impl Story {
         match *step {
             Step::Bind { player } => self.bind(player),
             Step::ReplayBind { player } => self.replay(player),
+            Step::Resume { player, is_late } => self.resume(player, is_late),
             Step::Use { player, to } => self.use_lease(player, to),
             Step::Broadcast { player } => self.broadcast(player),
             Step::ForgeSource { player, source } => {
@@ -164,11 +217,50 @@ impl Story {
         let answers = self.world.send(player.address, &frame);
         let result = open_bound(&answers[0].bytes, &mut initiator);
         self.binds.insert(at, (frame, now_ms));
+        let expires = self.world.now.unix_s + 3_600;
+        self.claimed(at, (player.generation, expires), true, result);
+    }
 
+    fn resume(&mut self, at: usize, is_late: bool) {
+        let tickets = self.tickets.get(&at).map_or(&[][..], Vec::as_slice);
+        let Some(Given { lease, generation, expires, is_last }) =
+            tickets.iter().rev().nth(usize::from(is_late)).cloned()
+        else {
+            return;
+        };
+        let player = self.players[at].clone();
+        let (key, ticket) = (&lease.resumption_key, &lease.resumption_ticket);
+        let result = self.world.resume(&player, key, ticket).expect("a proof that holds");
+        self.claimed(at, (generation, expires), is_last, result);
+    }
+
+    /// What became of a claim, and what became of it according to the model.
+    fn claimed(
+        &mut self,
+        at: usize,
+        (generation, expires): (Generation, u64),
+        is_next: bool,
+        result: Result<Lease, Refusal>,
+    ) {
+        let now_ms = self.world.now.ms;
+        let player = self.players[at].clone();
         let key = key(&player);
-        if self.model.kicked.get(&key).is_some_and(|generation| player.generation.0 < *generation) {
+        if self.world.now.unix_s > expires + 30 {
+            assert_eq!(result.unwrap_err(), Refusal::Expired);
+            return;
+        }
+        if self.model.kicked.get(&key).is_some_and(|minimum| generation.0 < *minimum) {
             assert_eq!(result.unwrap_err(), Refusal::Revoked);
             return;
+        }
+        if !is_next {
+            assert_eq!(result.unwrap_err(), Refusal::Replayed);
+            return;
+        }
+        let tickets = self.tickets.entry(at).or_default();
+        tickets.iter_mut().for_each(|given| given.is_last = false);
+        if let Ok(lease) = &result {
+            tickets.push(Given { lease: lease.clone(), generation, expires, is_last: true });
         }
         let same = |held: &&mut Held| held.player == at && held.address == player.address;
         let renewed = match self.model.active.get_mut(&key).filter(same) {

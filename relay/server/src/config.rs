@@ -7,6 +7,7 @@ use lanrage_relay_table::Capacity;
 use lanrage_relay_uring::probe::BackendChoice;
 use lanrage_relay_uring::{GsoMode, MAX_SOCKETS};
 use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
 
 /// The environment's name for the one-time enrolment token; it is no flag, for argv is public.
 pub const TOKEN_VARIABLE: &str = "LANRAGE_RELAY_ENROLMENT_TOKEN";
@@ -198,6 +199,11 @@ impl Settings {
         if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
             return Err(bad("name", "give 1 to 64 bytes without control characters".to_owned()));
         }
+        let log = self.log.unwrap_or_else(|| "info".to_owned());
+        if let Err(error) = EnvFilter::try_new(&log) {
+            let problem = format!("{log:?}: {error}: give LEVEL or TARGET=LEVEL, comma-separated");
+            return Err(bad("log", problem));
+        }
         Ok(Config {
             state_dir: self.state_dir.unwrap_or_else(|| "/var/lib/lanrage-relay".into()),
             listen,
@@ -220,7 +226,7 @@ impl Settings {
             },
             stun: self.stun.unwrap_or(true),
             metrics_listen,
-            log: self.log.unwrap_or_else(|| "info".to_owned()),
+            log,
         })
     }
 }

@@ -99,7 +99,7 @@ impl Link {
         loop {
             tokio::select! {
                 down = timeout_at(silent_until, stream.receive::<RelayDown>()) => {
-                    let Some(down) = down.map_err(|_| Error::TimedOut)?? else { return Ok(()) };
+                    let Some(down) = down.map_err(|_| client.endpoint().timed_out())?? else { return Ok(()) };
                     silent_until = Instant::now() + SILENCE_MAX;
                     if !self.published.has_control.swap(true, Ordering::Relaxed) {
                         tracing::info!("stream from control");

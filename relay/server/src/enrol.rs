@@ -45,9 +45,9 @@ pub(crate) async fn enrolment(
             Err(
                 error @ (Error::Unreachable { .. }
                 | Error::Tls { .. }
-                | Error::BadAnswer(_)
-                | Error::Broken(_)
-                | Error::TimedOut),
+                | Error::BadAnswer { .. }
+                | Error::Broken { .. }
+                | Error::TimedOut { .. }),
             ) => tracing::warn!(%error, "not enrolled yet, not ready; trying again"),
         }
         backoff.wait().await;

@@ -13,7 +13,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use crate::published::{BinderView, Published, ShardView};
 
 /// The counters: name, help.
-const COUNTERS: [(&str, &str); 21] = [
+const COUNTERS: [(&str, &str); 24] = [
     ("packets_received_total", "Datagrams received; a train counts each of its segments."),
     ("bytes_received_total", "Payload bytes received."),
     (
@@ -25,6 +25,14 @@ const COUNTERS: [(&str, &str); 21] = [
     ("packets_dropped_total", "Datagrams forwarded nowhere, by reason and by whose doing it is."),
     ("broadcast_copies_total", "Copies of broadcasts planned."),
     ("broadcasts_deferred_total", "Broadcasts that took more than one pass."),
+    (
+        "broadcasts_cut_total",
+        "Broadcasts that waited and went to nobody, for their sender's copies were used up.",
+    ),
+    (
+        "broadcast_copies_torn_total",
+        "Copies not made because the member's lease was being changed on every look.",
+    ),
     ("hints_total", "Hints planned."),
     ("packets_sent_total", "Datagrams the kernel took from shards."),
     ("bytes_sent_total", "Payload bytes the kernel took from shards."),
@@ -36,7 +44,8 @@ const COUNTERS: [(&str, &str); 21] = [
     ("leases_ended_total", "Leases that ended, by cause."),
     ("control_packets_sent_total", "Datagrams the binder sent, by result."),
     ("syscalls_total", "System calls of the shards' back end."),
-    ("receive_rearms_total", "Receives armed again, by cause."),
+    ("receive_errors_total", "Receives that failed with a socket error; receiving went on."),
+    ("receive_rearms_total", "Receives that the kernel ended and that were armed again, by cause."),
     ("gso_events_total", "Segmentation offload given up."),
 ];
 
@@ -124,6 +133,8 @@ fn shard_metrics(shards: &[std::sync::Arc<ShardView>]) {
     drops("malformed_address", Fault::Kernel).absolute(kernel(|k| k.rx_malformed.get()));
     counter!("lanrage_relay_broadcast_copies_total").absolute(core(|c| c.copies));
     counter!("lanrage_relay_broadcasts_deferred_total").absolute(core(|c| c.deferred));
+    counter!("lanrage_relay_broadcasts_cut_total").absolute(core(|c| c.broadcasts_cut));
+    counter!("lanrage_relay_broadcast_copies_torn_total").absolute(core(|c| c.copies_torn));
     counter!("lanrage_relay_hints_total").absolute(core(|c| c.hints));
     counter!("lanrage_relay_packets_sent_total").absolute(kernel(|k| k.tx_datagrams.get()));
     counter!("lanrage_relay_bytes_sent_total").absolute(kernel(|k| k.tx_bytes.get()));
@@ -132,6 +143,7 @@ fn shard_metrics(shards: &[std::sync::Arc<ShardView>]) {
         counter!("lanrage_relay_send_failures_total", "error" => failure.as_str()).absolute(failed);
     }
     counter!("lanrage_relay_syscalls_total").absolute(kernel(|k| k.syscalls.get()));
+    counter!("lanrage_relay_receive_errors_total").absolute(kernel(|k| k.rx_errors.get()));
     for (cause, rearms) in
         [("ended", kernel(|k| k.rearms.get())), ("no_buffer", kernel(|k| k.enobufs.get()))]
     {

@@ -18,6 +18,7 @@ use lanrage_proto::{PoolId, RelayId, RootHash, TunnelKey};
 use lanrage_state::{Lock, StateError, create_private_dir, read, write};
 use serde::{Deserialize, Serialize};
 use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroizing;
 
 /// The relay's own secrets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -87,16 +88,14 @@ impl StateDir {
             let why = "it is missing, and the relay has enrolled with it".to_owned();
             return Err(StateError::Corrupt { path, why });
         }
-        let mut keys = Keys {
-            identity: SecretKey([0; 32]),
-            key: SecretKey([0; 32]),
-            secret: SecretKey([0; 32]),
-            resumption: SecretKey([0; 32]),
-        };
-        for key in [&mut keys.identity, &mut keys.key, &mut keys.secret, &mut keys.resumption] {
-            getrandom::fill(&mut key.0)
+        let random = || {
+            let mut bytes = Zeroizing::new([0; 32]);
+            getrandom::fill(&mut *bytes)
                 .map_err(|error| StateError::io("fill", &path)(io::Error::other(error)))?;
-        }
+            Ok(SecretKey(bytes))
+        };
+        let keys =
+            Keys { identity: random()?, key: random()?, secret: random()?, resumption: random()? };
         write(&path, &keys)?;
         Ok(keys)
     }
@@ -147,7 +146,7 @@ impl Keys {
 
     /// The handshakes' public key.
     pub fn tunnel_key(&self) -> TunnelKey {
-        TunnelKey(PublicKey::from(&StaticSecret::from(self.key.0)).to_bytes())
+        TunnelKey(PublicKey::from(&StaticSecret::from(*self.key.0)).to_bytes())
     }
 
     /// What the binder needs.
@@ -155,9 +154,9 @@ impl Keys {
         lanrage_relay_core::Identity {
             relay: enrolment.relay,
             pool: enrolment.pool,
-            key: self.key.0.into(),
-            secret: self.secret.0.into(),
-            resumption: self.resumption.0.into(),
+            key: (*self.key.0).into(),
+            secret: (*self.secret.0).into(),
+            resumption: (*self.resumption.0).into(),
         }
     }
 }

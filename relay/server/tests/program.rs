@@ -39,6 +39,15 @@ fn wrong_settings_are_named() {
     fails(relay(&["run", "--enrolment-token", "x"], dir.path()), 2, "unexpected argument");
 }
 
+/// It was found wrong by `run` alone, and counted as any other failure.
+#[test]
+fn regression_a_log_filter_that_does_not_hold_is_wrong_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    for command in ["check-config", "run"] {
+        fails(relay(&[command, "--log", "info,=loud"], dir.path()), 2, "log: \"info,=loud\"");
+    }
+}
+
 #[test]
 fn flags_win_over_environment_over_file() {
     let dir = tempfile::tempdir().unwrap();

@@ -163,7 +163,7 @@ pub struct Counters {
     /// Receives that ended because every buffer of the ring was in use. Nothing is lost by it: the
     /// datagrams wait in the socket.
     pub enobufs: Counter,
-    /// Multishot receives armed again after the kernel ended them.
+    /// Multishot receives armed again after the kernel ended them for another reason.
     pub rearms: Counter,
     /// System calls made.
     pub syscalls: Counter,

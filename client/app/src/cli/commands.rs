@@ -31,7 +31,12 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             ask(&local, Request::Up).await?;
             print(&local, Request::Status { watch: false }).await
         }
-        Command::Down { local } => print(&local, Request::Down).await,
+        Command::Down { local } => {
+            let mut client = LocalClient::connect(&local.socket).await?;
+            let reply = client.call(Request::Down).await?;
+            client.ended().await?;
+            reply.show(&local).map(|_| ())
+        }
         Command::Party(command) => party(command).await,
         Command::Status { watch: false, local } => {
             print(&local, Request::Status { watch: false }).await
@@ -96,7 +101,9 @@ async fn ping(member: &str, count: u32, local: &LocalArgs) -> Result<(), Failure
     for sequence in 1..=count {
         let reply = client.call(Request::Ping { member: member.to_owned() }).await?;
         answered += u32::from(matches!(reply, Reply::Pong { rtt_us: Some(_), .. }));
-        reply.show(local)?;
+        if reply.show(local)? == Reader::Gone {
+            return Ok(());
+        }
         if sequence < count {
             sleep(PING_INTERVAL).await;
         }

@@ -7,3 +7,4 @@ mod start;
 
 pub use args::{Args, Command, DaemonArgs, LocalArgs, PartyCommand};
 pub use commands::run;
+pub use output::printable;

@@ -1,14 +1,15 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::time::Duration;
 
+use lanrage_client_core::{LeaseStatus, MemberStatus, Quality, RelayName};
 use lanrage_proto::api::Role;
+use lanrage_proto::inner::LeaseState;
 use serde_json::Value;
 
 use super::LocalArgs;
 use crate::failure::{Failure, FailureKind};
-use crate::local::protocol::{
-    ActiveStatus, Entered, MemberInfo, PartySummary, Quality, RelayInfo, RelayName, Reply, Status,
-};
+use crate::local::protocol::{ActiveStatus, Entered, PartySummary, Reply, Status};
 
 /// Whether anybody still reads what is printed; `lanrage … | head` stops reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,12 @@ impl Output for Reply {
 
 /// Prints a line.
 pub(super) fn line(text: &str) -> Result<Reader, Failure> {
-    written(writeln!(io::stdout().lock(), "{}", text.trim_end_matches('\n')))
+    written(writeln!(io::stdout().lock(), "{}", printable(text.trim_end_matches('\n'))))
+}
+
+/// Without control characters but line ends: names and messages of others do not steer a terminal.
+pub fn printable(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
 /// Moves to the top of an empty screen (ECMA-48 CUP, ED).
@@ -68,7 +74,11 @@ fn human(reply: &Reply) -> String {
         Reply::Invite { invite, .. } => invite.clone(),
         Reply::Pong { name, address, rtt_us, relay, .. } => match (rtt_us, relay) {
             (Some(rtt_us), Some(relay)) => {
-                format!("{name} ({address}) by relay {}: {}", relay.name, millis(*rtt_us))
+                format!(
+                    "{name} ({address}) by relay {}: {}",
+                    relay.name,
+                    millis(Duration::from_micros(*rtt_us))
+                )
             }
             _ => format!("{name} ({address}): no answer"),
         },
@@ -119,19 +129,25 @@ fn of_active(active: &ActiveStatus) -> String {
 
 const RELAY_HEADER: [&str; 5] = ["RELAY", "STATE", "RTT", "JITTER", "LOSS"];
 
-fn relay_row(relay: &RelayInfo) -> [String; 5] {
-    let state = match &relay.refusal {
-        Some(refusal) => format!("{} ({refusal})", relay.state),
-        None => relay.state.clone(),
+fn relay_row(relay: &LeaseStatus) -> [String; 5] {
+    let state = match relay.state {
+        Some(LeaseState::Alive) => "alive",
+        Some(LeaseState::Suspect) => "suspect",
+        Some(LeaseState::Dead) => "dead",
+        None => "unbound",
+    };
+    let state = match relay.refusal {
+        Some(refusal) => format!("{state} ({})", refusal.as_str()),
+        None => state.to_owned(),
     };
     let [rtt, jitter, loss] = of_quality(&relay.quality);
     [relay.relay.name.clone(), state, rtt, jitter, loss]
 }
 
-fn of_members(members: &[MemberInfo]) -> String {
+fn of_members(members: &[MemberStatus]) -> String {
     const HEADER: [&str; 9] =
         ["NO", "MEMBER", "ADDRESS", "ROLE", "STATE", "BY RELAY", "RTT", "JITTER", "LOSS"];
-    let row = |member: &MemberInfo| {
+    let row = |member: &MemberStatus| {
         let role = match member.role {
             Role::Owner => "owner",
             Role::Promoted => "promoted",
@@ -139,7 +155,7 @@ fn of_members(members: &[MemberInfo]) -> String {
         };
         let state = match (member.online, member.is_self) {
             (false, false) => "offline",
-            _ => &member.connection,
+            _ => member.connection.as_str(),
         };
         let [rtt, jitter, loss] = of_quality(&member.quality);
         let first: Option<&RelayName> = member.paths.first();
@@ -168,7 +184,11 @@ fn of_parties(parties: &[PartySummary]) -> String {
             party.session.to_string(),
             party.ipv4.to_string(),
             party.member_name.clone(),
-            party.server.clone(),
+            if party.listed {
+                party.server.clone()
+            } else {
+                format!("{} (does not list this device)", party.server)
+            },
         ]
     };
     if parties.is_empty() {
@@ -179,12 +199,13 @@ fn of_parties(parties: &[PartySummary]) -> String {
 }
 
 fn of_quality(quality: &Quality) -> [String; 3] {
-    let Some(rtt_us) = quality.rtt_us else { return ["-".into(), "-".into(), "-".into()] };
-    [millis(rtt_us), millis(quality.jitter_us), format!("{:.1} %", quality.loss_percent)]
+    let Some(rtt) = quality.rtt else { return ["-".into(), "-".into(), "-".into()] };
+    let (whole, tenth) = (quality.loss_permille / 10, quality.loss_permille % 10);
+    [millis(rtt), millis(quality.jitter), format!("{whole}.{tenth} %")]
 }
 
-fn millis(micros: u64) -> String {
-    format!("{}.{} ms", micros / 1000, micros % 1000 / 100)
+fn millis(time: Duration) -> String {
+    format!("{}.{} ms", time.as_millis(), time.as_micros() % 1000 / 100)
 }
 
 /// Columns as wide as their widest cell, two spaces apart.
@@ -214,7 +235,13 @@ mod tests {
     }
 
     #[test]
+    fn others_do_not_steer_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb\r\nc\u{9b}1m"), "a\u{fffd}[2Jb\u{fffd}\nc\u{fffd}1m");
+    }
+
+    #[test]
     fn times_have_a_tenth_of_a_millisecond() {
+        let millis = |micros| millis(Duration::from_micros(micros));
         assert_eq!(millis(0), "0.0 ms");
         assert_eq!(millis(1_999), "1.9 ms");
         assert_eq!(millis(120_050), "120.0 ms");

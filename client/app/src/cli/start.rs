@@ -1,11 +1,12 @@
-use std::fs::{DirBuilder, File};
+use std::fs::{File, OpenOptions};
 use std::io::Read as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use lanrage_state::create_private_dir;
 use tokio::time::{Instant, sleep};
 
 use super::DaemonArgs;
@@ -32,9 +33,11 @@ pub(super) async fn ensure_daemon(daemon: &DaemonArgs, socket: &Path) -> Result<
         Failure::new(FailureKind::Other, format!("cannot start a daemon: {error}"))
     };
     let state_dir = &daemon.state_dir;
-    DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(other)?;
+    create_private_dir(state_dir)?;
     let log = state_dir.join(LOG);
-    let errors = File::create(&log).map_err(other)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let errors = options.open(&log).map_err(other)?;
     let program = std::env::current_exe().map_err(other)?;
     let mut command = Command::new(program);
     command.arg("daemon").arg("--socket").arg(socket);

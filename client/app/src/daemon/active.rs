@@ -3,11 +3,12 @@ use std::io;
 use std::time::Instant;
 
 use lanrage_client_core::{Client, PingId};
-use lanrage_proto::Member;
 use lanrage_proto::map::RelayMap;
+use lanrage_proto::{Generation, Member};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
+use crate::failure::Failure;
 use crate::local::protocol::ControlStatus;
 use crate::local::server::Call;
 use crate::nic::{Nic, Read};
@@ -29,6 +30,19 @@ pub(crate) struct Active {
     pub(crate) pings: BTreeMap<PingId, Call>,
     /// Pings of members whose entries are still on their way, and until when they wait.
     pub(crate) early_pings: Vec<(Member, Instant, Call)>,
+    /// Kicks that wait for the party in full.
+    pub(crate) refused_kicks: Vec<RefusedKick>,
+}
+
+/// A kick that control refused since the party had moved on: made again when it has been read.
+pub(crate) struct RefusedKick {
+    pub(crate) member: Member,
+    pub(crate) generation: Generation,
+    pub(crate) tries_left: u32,
+    /// What to answer if the party does not come by then.
+    pub(crate) refusal: Failure,
+    pub(crate) deadline: Instant,
+    pub(crate) call: Call,
 }
 
 /// What of the active party is ready.

@@ -1,11 +1,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use lanrage_client_core::{PingError, PingId};
+use lanrage_client_core::{MemberStatus, PingError, PingId, RelayName};
 use lanrage_control_client::{Endpoint, Error as ControlError, Method};
-use lanrage_proto::api::{ErrorCode, Kicked, Promote, Role, path};
+use lanrage_proto::api::{ErrorCode, Promote, Role, path};
 use lanrage_proto::party::{Invite, ServerAddress, valid_name};
-use lanrage_proto::signed::KickRecord;
 use lanrage_proto::{Member, RelayId, SessionId};
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +39,8 @@ impl Daemon {
                 call.answer(Ok(Reply::Parties { parties }));
             }
             Request::Members => {
-                let members = self.member_infos(now).ok_or_else(Failure::no_active_party);
+                let active = self.active.as_ref().ok_or_else(|| self.not_up());
+                let members = active.map(|active| active.client.members(now));
                 call.answer(members.map(|members| Reply::Members { members }));
             }
             Request::Down => self.ending = Some(Some(call)),
@@ -134,6 +134,7 @@ impl Daemon {
         }
         self.writer.save_party(&record);
         self.writer.settle()?;
+        self.unlisted.remove(&session);
         self.parties.insert(session, record.clone());
         Ok(record)
     }
@@ -166,14 +167,17 @@ impl Daemon {
                 Err(ControlError::Api(error)) if error.code == ErrorCode::NotFound => {}
                 Err(error) => return call.answer(Err(error.into())),
             }
+            if daemon.device.active == Some(session) {
+                daemon.problem = None;
+            }
             daemon.forget(session);
-            daemon.problem = None;
             call.answer(daemon.writer.settle().map(|()| Reply::Done {}).map_err(Failure::from));
         });
     }
 
     fn invite(&mut self, call: Call, lifetime_s: u64, uses: u16) {
-        let active = self.device.active.ok_or_else(Failure::no_active_party);
+        let active = self.device.active.filter(|session| !self.unlisted.contains(session));
+        let active = active.ok_or_else(|| self.not_up());
         let (session, control) = match active.and_then(|session| self.control_of(session)) {
             Ok(found) => found,
             Err(failure) => return call.answer(Err(failure)),
@@ -186,38 +190,6 @@ impl Daemon {
         let inviting = enter::invite(control, session, secret, lifetime_s, uses);
         self.spawn(inviting, move |_, invite| {
             call.answer(invite.map(|invite| Reply::Invite { invite, lifetime_s, uses }));
-        });
-    }
-
-    fn kick(&mut self, call: Call, member: &str, now: Instant) {
-        let member = self.find_member(member, now);
-        let prepared = member.and_then(|member| {
-            let active = self.active.as_mut().ok_or_else(Failure::no_active_party)?;
-            Ok(active.client.kick(member)?)
-        });
-        let active = self.device.active.ok_or_else(Failure::no_active_party);
-        let control = active.and_then(|session| self.control_of(session));
-        let (body, (session, control)) = match prepared.and_then(|body| Ok((body, control?))) {
-            Ok(found) => found,
-            Err(failure) => return call.answer(Err(failure)),
-        };
-        let kicking = async move {
-            let path = path::of_party(path::KICK, session);
-            control.call_once::<_, Kicked>(Method::POST, &path, &body).await
-        };
-        self.spawn(kicking, move |daemon, kicked| {
-            let result = kicked.map_err(Failure::from).and_then(|kicked| {
-                let bytes = kicked.record.0.as_slice().try_into().ok();
-                let record = bytes.and_then(|bytes| KickRecord::decode(bytes).ok());
-                let message = "control's kick record cannot be read: update LANrage";
-                record.ok_or_else(|| Failure::new(FailureKind::Other, message))
-            });
-            daemon.with_active(|active| match &result {
-                Ok(record) => active.client.handle_kicked(record, Instant::now()),
-                // If only the answer was lost, the party's records have the kick.
-                Err(_) => active.link.want_snapshot(),
-            });
-            call.answer(result.map(|_| Reply::Done {}));
         });
     }
 
@@ -249,7 +221,7 @@ impl Daemon {
     /// A member just announced is listed before its own signed entry arrives: its ping waits.
     fn ping_until(&mut self, member: Member, deadline: Instant, call: Call, now: Instant) {
         let Some(active) = &mut self.active else {
-            return call.answer(Err(Failure::no_active_party()));
+            return call.answer(Err(self.not_up()));
         };
         match active.client.ping(member, now) {
             Ok(id) => drop(active.pings.insert(id, call)),
@@ -273,18 +245,19 @@ impl Daemon {
         member: Member,
         answer: Option<(Duration, RelayId)>,
     ) {
-        let call = self.active.as_mut().and_then(|active| active.pings.remove(&id));
+        let Some(active) = &mut self.active else { return };
+        let (call, map) = (active.pings.remove(&id), active.map.clone());
         let (Some(call), Some(record)) = (call, self.active_record()) else { return };
         let of_member = |known: &&lanrage_proto::api::MemberRecord| known.member == member;
         let known = record.party.members.iter().find(of_member);
         let name = known.map_or_else(|| member.to_string(), |known| known.name.clone());
         let address = IpAddr::from(record.networks().ipv4(member));
         let rtt_us = answer.map(|(rtt, _)| rtt.as_micros() as u64);
-        let relay = answer.map(|(_, relay)| self.relay_name(relay));
+        let relay = answer.map(|(_, relay)| RelayName::new(relay, &map));
         call.answer(Ok(Reply::Pong { member, name, address, rtt_us, relay }));
     }
 
-    fn control_of(
+    pub(super) fn control_of(
         &mut self,
         session: SessionId,
     ) -> Result<(SessionId, crate::session::Control), Failure> {
@@ -312,20 +285,32 @@ impl Daemon {
     }
 
     /// By name, number or address.
-    fn find_member(&self, text: &str, now: Instant) -> Result<Member, Failure> {
-        let active = self.active.as_ref().ok_or_else(Failure::no_active_party)?;
-        let number = text.parse().ok();
-        let address: Option<IpAddr> = text.parse().ok();
-        let found = active.client.members(now).into_iter().find(|known| {
-            known.name == text
-                || Some(known.member.number()) == number
-                || address.is_some_and(|ip| ip == known.ipv4 || ip == known.ipv6)
-        });
-        found.map(|known| known.member).ok_or_else(|| {
-            let message =
-                format!("{text} is not in the party: `lanrage party members` shows who is");
-            Failure::new(FailureKind::NotFound, message)
-        })
+    pub(super) fn find_member(&self, text: &str, now: Instant) -> Result<Member, Failure> {
+        let active = self.active.as_ref().ok_or_else(|| self.not_up())?;
+        pick_member(&active.client.members(now), text)
+    }
+}
+
+/// By number or address, or else by a name that only one member has: members choose their names,
+/// which may look like another's number.
+fn pick_member(members: &[MemberStatus], text: &str) -> Result<Member, Failure> {
+    let number = text.parse().ok();
+    let address: Option<IpAddr> = text.parse().ok();
+    let by_number = members.iter().find(|known| {
+        Some(known.member.number()) == number
+            || address.is_some_and(|ip| ip == known.ipv4 || ip == known.ipv6)
+    });
+    let mut by_name = members.iter().filter(|known| known.name == text);
+    match (by_number, by_name.next(), by_name.next()) {
+        (Some(known), _, _) | (None, Some(known), None) => Ok(known.member),
+        (None, Some(_), Some(_)) => Err(Failure::new(
+            FailureKind::Conflict,
+            format!("several members are called {text}: use the number from `lanrage status`"),
+        )),
+        (None, None, _) => Err(Failure::new(
+            FailureKind::NotFound,
+            format!("{text} is not in the party: `lanrage party members` shows who is"),
+        )),
     }
 }
 
@@ -335,4 +320,47 @@ fn check_name(name: &str) -> Result<(), Failure> {
             format!("{name:?} cannot be a name: use 1 to 32 of a-z, 0-9 and inner hyphens");
         Failure::new(FailureKind::Usage, message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use lanrage_client_core::{Connection, Networks, Quality};
+
+    use super::*;
+
+    fn known(number: u8, name: &str) -> MemberStatus {
+        let networks =
+            Networks { subnet: [10, 66, 5, 0].into(), prefix: "fd00:1:2:3::".parse().unwrap() };
+        let member = Member::new(number).unwrap();
+        MemberStatus {
+            member,
+            name: name.to_owned(),
+            role: Role::Member,
+            is_self: false,
+            ipv4: networks.ipv4(member),
+            ipv6: networks.ipv6(member),
+            online: true,
+            connection: Connection::Idle,
+            paths: Vec::new(),
+            quality: Quality::default(),
+            last_handshake: None,
+            bytes_sent: 0,
+            bytes_received: 0,
+        }
+    }
+
+    /// Member 2 called itself 7: who meant to kick number 7 kicked number 2.
+    #[test]
+    fn regression_number_names_its_member_and_an_ambiguous_name_nobody() {
+        let members = [known(2, "7"), known(3, "anna"), known(7, "bert"), known(8, "anna")];
+        let pick = |text| pick_member(&members, text).map(Member::number).map_err(|e| e.kind);
+        assert_eq!(pick("7"), Ok(7));
+        assert_eq!(pick("2"), Ok(2));
+        assert_eq!(pick("bert"), Ok(7));
+        assert_eq!(pick("10.66.5.3"), Ok(3));
+        assert_eq!(pick("fd00:1:2:3::8"), Ok(8));
+        assert_eq!(pick("anna"), Err(FailureKind::Conflict));
+        assert_eq!(pick("9"), Err(FailureKind::NotFound));
+        assert_eq!(pick("carl"), Err(FailureKind::NotFound));
+    }
 }

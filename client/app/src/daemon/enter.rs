@@ -5,7 +5,7 @@ use lanrage_control_client::Method;
 use lanrage_proto::api::{
     CreateInvite, CreateParty, InviteInfo, Membership, OpenInvite, OpenedInvite, RedeemInvite, path,
 };
-use lanrage_proto::bytes::{RootHash, TunnelKey};
+use lanrage_proto::bytes::{RootHash, SecretKey, TunnelKey};
 use lanrage_proto::party::{Invite, InviteKey, SealedSecret};
 use lanrage_proto::{Epoch, PartySecret, SessionId};
 use rand_chacha::ChaCha20Rng;
@@ -13,9 +13,9 @@ use rand_core::SeedableRng as _;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::failure::{Failure, FailureKind};
-use crate::nic::{Nic, route_overlap};
+use crate::nic::{Network, Nic, route_overlaps};
 use crate::session::{Control, random_bytes};
-use crate::state::{PartyRecord, SecretBytes, Server};
+use crate::state::{PartyRecord, Server, random_key};
 
 /// A random /24 that meets a local route is drawn again.
 const SUBNET_DRAWS: u32 = 32;
@@ -26,7 +26,7 @@ pub(super) struct Newcomer {
     pub(super) nic: String,
     pub(super) member_name: String,
     /// The keys of the memberships there are: joining one of these again keeps its key.
-    pub(super) tunnels: BTreeMap<SessionId, SecretBytes>,
+    pub(super) tunnels: BTreeMap<SessionId, SecretKey>,
 }
 
 /// Makes a party.
@@ -41,7 +41,7 @@ pub(super) async fn create(
         Some(subnet) => usable(subnet, &newcomer.nic).await?,
         None => draw_subnet(&newcomer.nic).await?,
     };
-    let tunnel = SecretBytes::random();
+    let tunnel = random_key();
     let body = CreateParty {
         name,
         member_name: newcomer.member_name,
@@ -77,7 +77,7 @@ pub(super) async fn join(
     })?;
     usable(opened.subnet, &newcomer.nic).await?;
     let known = newcomer.tunnels.get(&opened.session).cloned();
-    let tunnel = known.unwrap_or_else(SecretBytes::random);
+    let tunnel = known.unwrap_or_else(random_key);
     let body =
         RedeemInvite { invite: hash, tunnel: public(&tunnel), member_name: newcomer.member_name };
     let membership = control.call(Method::POST, path::INVITE_REDEEM, &body).await?;
@@ -86,7 +86,7 @@ pub(super) async fn join(
 
 fn record(
     control: &Control,
-    tunnel: SecretBytes,
+    tunnel: SecretKey,
     secrets: Vec<(Epoch, PartySecret)>,
     membership: Membership,
     map: lanrage_proto::map::SignedMap,
@@ -112,7 +112,7 @@ pub(super) async fn invite(
     lifetime_s: u64,
     uses: u16,
 ) -> Result<String, Failure> {
-    let key = InviteKey(SecretBytes::random().0);
+    let key = InviteKey(random_key().0);
     let mut rng = ChaCha20Rng::from_seed(random_bytes());
     let sealed: SealedSecret = key.seal(session, epoch, &secret, &mut rng);
     let body = CreateInvite { invite: key.hash(), sealed, epoch, lifetime_s, uses };
@@ -124,15 +124,19 @@ pub(super) async fn invite(
     Ok(invite.to_string())
 }
 
-fn public(private: &SecretBytes) -> TunnelKey {
+fn public(private: &SecretKey) -> TunnelKey {
     TunnelKey(PublicKey::from(&StaticSecret::from(*private.0)).to_bytes())
 }
 
 async fn usable(subnet: Ipv4Addr, nic: &str) -> Result<Ipv4Addr, Failure> {
-    let overlap = route_overlap(subnet, nic).await;
-    match overlap.map_err(|error| Failure::new(FailureKind::Other, error))? {
+    let party = Network::of_subnet(subnet);
+    let overlaps = route_overlaps(party, nic).await;
+    let overlaps = overlaps.map_err(|error| {
+        Failure::new(FailureKind::Other, format!("cannot ask the kernel for its routes: {error}"))
+    })?;
+    match overlaps.conflict {
         None => Ok(subnet),
-        Some(overlap) => Err(Failure::overlap(subnet, &overlap)),
+        Some(overlap) => Err(Failure::overlap(party, &overlap)),
     }
 }
 

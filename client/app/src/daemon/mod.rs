@@ -5,10 +5,13 @@
 mod active;
 mod calls;
 mod enter;
+mod kick;
 mod party;
+mod sleep;
 mod status;
+mod unlisted;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,10 +28,12 @@ use crate::local::protocol::Reply;
 use crate::local::server::{Call, LocalServer};
 use crate::metrics::Metrics;
 use crate::nic::watch_underlay;
-use crate::session::Control;
+use crate::session::{Control, ControlEvent};
 use crate::state::{Device, PartyRecord, Server, StateDir, StateWriter};
 pub(crate) use active::Active;
 use active::Ready;
+use sleep::SleepWatch;
+use unlisted::Waiting;
 
 /// What the daemon is started with.
 #[derive(Clone, Debug)]
@@ -66,6 +71,8 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         parties,
         controls: BTreeMap::new(),
         active: None,
+        unlisted: BTreeSet::new(),
+        waiting: None,
         problem: None,
         busy: false,
         ending: None,
@@ -75,6 +82,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         resume,
         continuations,
         second,
+        sleep: SleepWatch::new(),
     };
     let listening = tokio::spawn(server.serve(calls));
     tracing::info!(socket = %daemon.options.socket.display(), "ready");
@@ -100,6 +108,10 @@ struct Daemon {
     parties: BTreeMap<SessionId, PartyRecord>,
     controls: BTreeMap<Server, Control>,
     active: Option<Active>,
+    /// Where control said that this device is no member.
+    unlisted: BTreeSet<SessionId>,
+    /// Only while the active party is one of those.
+    waiting: Option<Waiting>,
     /// Why the active party is not up.
     problem: Option<Failure>,
     /// A change of memberships or of the active party is under way.
@@ -114,6 +126,7 @@ struct Daemon {
     resume: mpsc::UnboundedSender<Continuation>,
     continuations: mpsc::UnboundedReceiver<Continuation>,
     second: Interval,
+    sleep: SleepWatch,
     // Last: what was asked to be written is written before the directory's lock goes.
     writer: StateWriter,
 }
@@ -121,6 +134,7 @@ struct Daemon {
 /// Why the loop woke.
 enum Wake {
     Active(Ready),
+    Waiting(ControlEvent),
     Call(Call),
     Continue(Continuation),
     UnderlayChanged,
@@ -135,6 +149,7 @@ impl Daemon {
         while self.ending.is_none() {
             let wake = tokio::select! {
                 ready = active::ready(self.active.as_mut()) => Wake::Active(ready),
+                event = unlisted::news(self.waiting.as_mut()) => Wake::Waiting(event),
                 Some(call) = self.calls.recv() => Wake::Call(call),
                 Some(continuation) = self.continuations.recv() => Wake::Continue(continuation),
                 Ok(()) = self.underlay.changed() => Wake::UnderlayChanged,
@@ -147,6 +162,7 @@ impl Daemon {
                 Wake::Active(Ready::Host) => self.read_host(now),
                 Wake::Active(Ready::Timer) => self.with_active(|a| a.client.handle_timeout(now)),
                 Wake::Active(Ready::Control(event)) => self.handle_control(event, now),
+                Wake::Waiting(event) => self.handle_waiting(event),
                 Wake::Call(call) => self.handle_call(call, now),
                 Wake::Continue(continuation) => continuation(self),
                 Wake::UnderlayChanged => self.with_active(|active| {
@@ -200,15 +216,31 @@ impl Daemon {
 
     fn handle_second(&mut self, now: Instant) {
         self.read_host(now);
+        self.resume_listed();
         if std::mem::take(&mut self.unsaved) {
             self.save_active();
         }
         self.retry_early_pings(now);
-        let Some(active) = &mut self.active else { return };
-        active.refresh_online(now);
-        if let Some(metrics) = &self.metrics {
-            metrics.update(active, now);
+        self.give_up_kicks(now);
+        if let Some(slept) = self.sleep.slept() {
+            self.wake_up(slept, now);
         }
+        self.with_active(|active| active.refresh_online(now));
+        if let Some(metrics) = &mut self.metrics {
+            metrics.update(self.active.as_ref(), now);
+        }
+    }
+
+    /// Leases and connections are lost when a machine has slept, and the ticket may have expired;
+    /// timers have not noticed.
+    fn wake_up(&mut self, slept: Duration, now: Instant) {
+        tracing::info!(seconds = slept.as_secs(), "this machine slept");
+        self.read_clock(now);
+        self.with_active(|active| {
+            active.client.handle_network_change(now);
+            active.link.want_snapshot();
+            active.link.want_ticket();
+        });
     }
 }
 

@@ -10,18 +10,18 @@ use tokio::sync::mpsc;
 
 use super::Daemon;
 use super::active::Active;
-use super::status::lease_state;
+use super::unlisted::{decode_kick, is_listed};
 use crate::failure::{Failure, FailureKind};
 use crate::local::protocol::{ControlStatus, Entered, Reply};
 use crate::local::server::Call;
-use crate::nic::{Nic, route_overlap};
+use crate::nic::{Lan, Network, Nic, detour, route_overlaps};
 use crate::session::{ControlEvent, ControlLink, random_bytes};
 use crate::state::PartyRecord;
 use crate::underlay::Underlay;
 use crate::wg::WireGuard;
 
 /// News from control that may wait; the stream is not read further meanwhile.
-const EVENTS_MAX: usize = 64;
+pub(super) const EVENTS_MAX: usize = 64;
 /// More than the stamps that one run of the daemon uses up.
 const STAMPS_PER_RUN: u64 = 1 << 30;
 
@@ -39,19 +39,15 @@ impl Daemon {
         self.writer.save_device(&self.device);
         let Some(record) = self.parties.get(&session) else {
             self.problem = Some(Failure::no_active_party());
-            return;
+            return self.answer_problem(call);
         };
+        if self.unlisted.contains(&session) {
+            self.wait_for_listing(session);
+            return self.answer_problem(call);
+        }
         self.busy = true;
         let (lan, name) = (record.lan(), self.options.nic.clone());
-        let bring_up = async move {
-            let subnet = lan.networks.subnet;
-            let overlap = route_overlap(subnet, &name).await;
-            let overlap = overlap.map_err(|error| Failure::new(FailureKind::Other, error))?;
-            if let Some(overlap) = overlap {
-                return Err(Failure::overlap(subnet, &overlap));
-            }
-            Nic::up(&name, lan).await.map_err(Failure::from)
-        };
+        let bring_up = bring_up(name, lan);
         self.spawn(bring_up, move |daemon, nic| {
             daemon.busy = false;
             let entered = nic.and_then(|nic| daemon.install(session, nic, invite));
@@ -63,6 +59,17 @@ impl Daemon {
                 call.answer(entered.map(Reply::Entered));
             }
         });
+    }
+
+    fn answer_problem(&self, call: Option<Call>) {
+        if let Some(call) = call {
+            call.answer(Err(self.not_up()));
+        }
+    }
+
+    /// Why there is no LAN.
+    pub(super) fn not_up(&self) -> Failure {
+        self.problem.clone().unwrap_or_else(Failure::no_active_party)
     }
 
     fn install(
@@ -115,6 +122,7 @@ impl Daemon {
             map,
             pings: std::collections::BTreeMap::new(),
             early_pings: Vec::new(),
+            refused_kicks: Vec::new(),
         });
         self.publish_entry();
         self.with_active(|active| active.refresh_online(now));
@@ -127,11 +135,14 @@ impl Daemon {
         if std::mem::take(&mut self.unsaved) {
             self.save_active();
         }
+        self.waiting = None;
         let Some(mut active) = self.active.take() else { return };
         active.client.release();
         active.send();
         let pings = active.pings.into_values();
-        for call in pings.chain(active.early_pings.into_iter().map(|(_, _, call)| call)) {
+        let early_pings = active.early_pings.into_iter().map(|(_, _, call)| call);
+        let kicks = active.refused_kicks.into_iter().map(|kick| kick.call);
+        for call in pings.chain(early_pings).chain(kicks) {
             call.answer(Err(Failure::no_active_party()));
         }
         tracing::info!(nic = active.nic.name(), "the party is down");
@@ -146,6 +157,7 @@ impl Daemon {
             self.writer.save_device(&self.device);
         }
         self.parties.remove(&session);
+        self.unlisted.remove(&session);
         self.writer.remove_party(session);
     }
 
@@ -177,9 +189,13 @@ impl Daemon {
                 active.refresh_online(now);
                 self.retry_early_pings(now);
             }
-            Event::Removed { kicker } => self.handle_removed(kicker),
+            Event::Removed { kicker } => match (self.device.active, kicker) {
+                (Some(session), Some(kicker)) => self.put_out(session, kicker),
+                (Some(session), None) => self.unlist(session),
+                (None, _) => {}
+            },
             Event::Lease { relay, state } => {
-                tracing::info!(%relay, state = lease_state(state), "lease");
+                tracing::info!(%relay, ?state, "lease");
             }
             Event::Refused { relay, reason, clock_skew_s } => {
                 tracing::warn!(%relay, ?reason, clock_skew_s, "the relay gives no lease");
@@ -189,16 +205,6 @@ impl Daemon {
             }
             Event::Pong { id, member, answer } => self.handle_pong(id, member, answer),
         }
-    }
-
-    fn handle_removed(&mut self, kicker: Option<Member>) {
-        let Some(session) = self.device.active else { return };
-        let by = kicker.map_or_else(String::new, |member| format!(" by member {member}"));
-        let name = self.parties.get(&session).map_or("", |record| &record.party.name);
-        let message = format!("this device was put out of the party {name}{by}");
-        tracing::warn!(message);
-        self.problem = Some(Failure::new(FailureKind::NotFound, message));
-        self.forget(session);
     }
 
     pub(super) fn handle_lost_nic(&mut self, error: &io::Error) {
@@ -236,7 +242,7 @@ impl Daemon {
         }
     }
 
-    fn read_clock(&mut self, now: Instant) {
+    pub(super) fn read_clock(&mut self, now: Instant) {
         let server = self.active_record().map(|record| record.server.clone());
         let control = server.map(|server| self.control(&server));
         if let (Some(control), Some(active)) = (control, &mut self.active) {
@@ -245,29 +251,36 @@ impl Daemon {
     }
 
     fn handle_snapshot(&mut self, parties: Vec<PartyState>, now: Instant) {
-        let active = self.device.active;
-        let still_in = parties.iter().any(|party| Some(party.session) == active);
+        if let Some(server) = self.active_record().map(|record| record.server.clone()) {
+            self.note_listed(&server, &parties);
+        }
         for party in parties {
             self.handle_change(Change::Party { party }, now);
         }
-        if !still_in {
-            self.handle_removed(None);
+        if let Some(session) = self.device.active.filter(|active| self.unlisted.contains(active)) {
+            self.unlist(session);
         }
     }
 
     fn handle_change(&mut self, change: Change, now: Instant) {
         if let Change::Map { map } = change {
-            self.handle_map(map, now);
-            return;
+            return self.handle_map(map, now);
         }
-        if let Change::Removed { session, .. } = &change
-            && self.device.active != Some(*session)
+        if let Change::Removed { session, kick } = change {
+            return self.handle_removed(session, decode_kick(kick).as_ref());
+        }
+        if let Change::Party { party } = &change
+            && !is_listed(party)
         {
-            self.forget(*session);
-            return;
+            let kick = party.kicks.iter().rfind(|kick| kick.member == party.you);
+            return self.handle_removed(party.session, kick);
         }
-        for record in self.parties.values_mut() {
-            record.apply(&change);
+        for (session, record) in &mut self.parties {
+            if self.device.active == Some(*session) {
+                record.apply(&change);
+            } else {
+                record.apply_while_down(&change);
+            }
         }
         self.unsaved = true;
         let Some(active) = &mut self.active else { return };
@@ -277,16 +290,8 @@ impl Daemon {
                 record.into_iter().for_each(|record| self.writer.save_party(record));
                 return;
             }
-            // The answer to a kick may have been lost; the party's records have it.
-            let next = active.client.epoch().next();
-            let own = |kick: &&_| {
-                let kick: &lanrage_proto::signed::KickRecord = kick;
-                kick.kicker == party.you && kick.epoch == next
-            };
-            if let Some(kick) = party.kicks.iter().find(own) {
-                active.client.handle_kicked(kick, now);
-            }
             active.client.handle_party(party, now);
+            self.retry_kicks();
         } else {
             active.client.handle_change(&change, now);
         }
@@ -331,8 +336,10 @@ impl Daemon {
             device: self.device.public_key(),
             tunnel: record.tunnel_key(),
         };
-        let current =
-            |entry: &lanrage_proto::party::Entry| entry.body == body && entry.epoch == epoch;
+        // A kicker may have left a worthless MAC.
+        let current = |entry: &lanrage_proto::party::Entry| {
+            entry.body == body && entry.epoch == epoch && entry.is_genuine(secret)
+        };
         if !own.entry.as_ref().is_some_and(current) {
             active.link.publish(body.sign(&self.device.signing_key(), secret, epoch));
         }
@@ -345,8 +352,36 @@ impl Daemon {
     pub(super) fn save_active(&mut self) {
         let session = self.device.active;
         if let Some(record) = session.and_then(|session| self.parties.get(&session)) {
-            self.writer.save_party(record);
+            let mut kept = record.clone();
+            if let Some(active) = &self.active {
+                active.client.vouch(&mut kept.party.members);
+            }
+            self.writer.save_party(&kept);
         }
+    }
+}
+
+/// Makes the NIC, if the party's networks are free on this host and lead to it.
+async fn bring_up(name: String, lan: Lan) -> Result<Nic, Failure> {
+    let other = |error: io::Error| {
+        Failure::new(FailureKind::Other, format!("cannot ask the kernel for its routes: {error}"))
+    };
+    for network in Network::of_party(&lan.networks) {
+        let overlaps = route_overlaps(network, &name).await.map_err(other)?;
+        if let Some(conflict) = overlaps.conflict {
+            return Err(Failure::overlap(network, &conflict));
+        }
+        if let Some(wider) = overlaps.wider {
+            tracing::info!(%network, route = %wider, "the party's network is taken out of a route");
+        }
+    }
+    let nic = Nic::up(&name, lan).await?;
+    let network = Network::of_subnet(lan.networks.subnet);
+    let other_member = Member::all().find(|member| *member != lan.me);
+    let address = other_member.map(|member| lan.networks.ipv4(member));
+    match detour(address.expect("there are 250"), nic.index()).await.map_err(other)? {
+        Some(detour) => Err(Failure::overlap(network, &detour)),
+        None => Ok(nic),
     }
 }
 

@@ -1,11 +1,15 @@
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::protocol::{ANSWER_LEN_MAX, Answer, Envelope, Reply, Request, VERSION};
 use crate::failure::{Failure, FailureKind};
+
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection to the daemon.
 #[derive(Debug)]
@@ -66,5 +70,20 @@ impl LocalClient {
                 Err(Failure::new(FailureKind::Other, message))
             }
         }
+    }
+
+    /// Waits for the daemon's end, which comes after it has let go of its state directory: another
+    /// one can start.
+    ///
+    /// # Errors
+    /// It goes on for ten seconds.
+    pub async fn ended(mut self) -> Result<(), Failure> {
+        let mut rest = Vec::new();
+        let hang_up = self.stream.read_to_end(&mut rest);
+        // Reset or closed, the connection is over.
+        timeout(END_TIMEOUT, hang_up).await.map(|_| ()).map_err(|_| {
+            let message = "the LAN is down, but the daemon does not end: see its log";
+            Failure::new(FailureKind::Other, message)
+        })
     }
 }

@@ -3,10 +3,11 @@
 //! One JSON object a line: a request has `version` and `request`; an answer is `{"ok": …}` or
 //! `{"error": …}`. Invites travel here, in bodies, and nowhere else.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use lanrage_client_core::{LeaseStatus, MemberStatus, RelayName};
 use lanrage_proto::api::Role;
-use lanrage_proto::{Epoch, Member, RelayId, SessionId};
+use lanrage_proto::{Epoch, Member, SessionId};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -128,7 +129,7 @@ pub enum Reply {
     /// To [`Request::Members`].
     Members {
         /// By number.
-        members: Vec<MemberInfo>,
+        members: Vec<MemberStatus>,
     },
     /// To [`Request::Invite`].
     Invite {
@@ -186,15 +187,8 @@ pub struct PartySummary {
     pub server: String,
     /// Whether it is the party that is up while the daemon runs.
     pub active: bool,
-}
-
-/// A relay by number and name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RelayName {
-    /// Its number.
-    pub id: RelayId,
-    /// What operators call it; its number when the map does not say.
-    pub name: String,
+    /// Whether control lists this device in it, as far as control has said.
+    pub listed: bool,
 }
 
 /// Everything that is going on.
@@ -223,9 +217,9 @@ pub struct ActiveStatus {
     /// The control service.
     pub control: ControlStatus,
     /// The party's relays, in its order.
-    pub relays: Vec<RelayInfo>,
+    pub relays: Vec<LeaseStatus>,
     /// By number.
-    pub members: Vec<MemberInfo>,
+    pub members: Vec<MemberStatus>,
     /// Drops by reason, those above 0.
     pub drops: Vec<(String, u64)>,
 }
@@ -237,68 +231,4 @@ pub struct ControlStatus {
     pub connected: bool,
     /// Why it is not.
     pub problem: Option<String>,
-}
-
-/// One relay of the party.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RelayInfo {
-    /// The relay.
-    #[serde(flatten)]
-    pub relay: RelayName,
-    /// Where datagrams to it go.
-    pub address: Option<SocketAddr>,
-    /// This device's address as the relay sees it.
-    pub reflexive: Option<SocketAddr>,
-    /// `alive`, `suspect`, `dead`, or `unbound` without a lease.
-    pub state: String,
-    /// Why the relay gave no lease when last asked.
-    pub refusal: Option<String>,
-    /// Round trips to it.
-    #[serde(flatten)]
-    pub quality: Quality,
-}
-
-/// Round trips.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Quality {
-    /// Median.
-    pub rtt_us: Option<u64>,
-    /// 99th percentile.
-    pub rtt_p99_us: Option<u64>,
-    /// Mean difference of consecutive round trips.
-    pub jitter_us: u64,
-    /// Lost per hundred.
-    pub loss_percent: f32,
-}
-
-/// One member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MemberInfo {
-    /// Its number.
-    pub member: Member,
-    /// Its name.
-    pub name: String,
-    /// What it may do.
-    pub role: Role,
-    /// Whether it is this device.
-    pub is_self: bool,
-    /// Its address.
-    pub ipv4: Ipv4Addr,
-    /// Its address.
-    pub ipv6: Ipv6Addr,
-    /// Whether it answers on the LAN.
-    pub online: bool,
-    /// How far the tunnel is: `self`, `connected`, `connecting`, `idle`, `no_relay`, `not_genuine`.
-    pub connection: String,
-    /// The relays packets to it go by, best first.
-    pub paths: Vec<RelayName>,
-    /// Round trips through the tunnel.
-    #[serde(flatten)]
-    pub quality: Quality,
-    /// Seconds since the last handshake.
-    pub last_handshake_s: Option<u64>,
-    /// Bytes of IP packets to it.
-    pub bytes_sent: u64,
-    /// Bytes of IP packets from it.
-    pub bytes_received: u64,
 }

@@ -45,7 +45,7 @@ pub struct LocalServer {
 }
 
 impl LocalServer {
-    /// Listens at `path`, for the user and group that own the file (0660).
+    /// Listens at `path`, for the daemon's own user (0600) and root.
     ///
     /// # Errors
     /// A daemon listens there already, the path is something else than a socket, or the kernel
@@ -73,7 +73,7 @@ impl LocalServer {
             Err(_) => {}
         }
         let listener = UnixListener::bind(path).map_err(refused)?;
-        fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(refused)?;
+        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(refused)?;
         Ok(Self { listener, path: path.to_owned() })
     }
 

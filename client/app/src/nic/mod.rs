@@ -6,13 +6,15 @@ mod drops;
 pub mod ethernet;
 mod lan;
 pub mod neighbour;
+mod network;
 
 pub use drops::{NicDrop, NicDrops};
 pub use ethernet::MacAddress;
 pub use lan::{Lan, MemberSet};
+pub use network::{Network, Overlap, Overlaps};
 
 #[cfg(target_os = "linux")]
-pub use crate::os::linux::{Nic, NicError, Overlap, Read, route_overlap, watch_underlay};
+pub use crate::os::linux::{Nic, NicError, Read, detour, route_overlaps, watch_underlay};
 
 /// The NIC's name when none is asked for.
 pub const DEFAULT_NAME: &str = "lanrage0";

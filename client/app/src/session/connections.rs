@@ -134,7 +134,7 @@ impl Connections {
                 this.close_when_idle(id).await;
             }
         });
-        let ending = |_| Error::Broken("the daemon is ending".to_owned());
+        let ending = |_| self.client.endpoint().broken("the daemon is ending");
         receiver.await.map_err(ending)?
     }
 
@@ -171,9 +171,12 @@ impl Connections {
 /// Whether another attempt cannot end differently.
 const fn is_final<R>(answer: &Result<R, Error>) -> bool {
     match answer {
-        Ok(_) | Err(Error::Api(_) | Error::OtherRoot { .. } | Error::BadAnswer(_)) => true,
-        Err(Error::Unreachable { .. } | Error::Tls { .. } | Error::Broken(_) | Error::TimedOut) => {
-            false
-        }
+        Ok(_) | Err(Error::Api(_) | Error::OtherRoot { .. } | Error::BadAnswer { .. }) => true,
+        Err(
+            Error::Unreachable { .. }
+            | Error::Tls { .. }
+            | Error::Broken { .. }
+            | Error::TimedOut { .. },
+        ) => false,
     }
 }

@@ -1,6 +1,6 @@
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ed25519_dalek::SigningKey;
 use lanrage_control_client::{Connection, ControlClient, Endpoint, Error, Method, WebSocket};
@@ -11,6 +11,7 @@ use lanrage_proto::signed::sign;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::boot_time;
 use super::connections::{Connections, DEADLINE};
 
 /// One control service, as this device talks to it. Clones share connections, token and clock.
@@ -26,8 +27,8 @@ pub struct Control {
 #[derive(Debug, Default)]
 struct Shared {
     token: Option<Token>,
-    /// Control's clock, and when it showed that.
-    clock: Option<(u64, Instant)>,
+    /// Control's clock, and the [`boot_time`] when it showed that.
+    clock: Option<(u64, Duration)>,
 }
 
 impl Control {
@@ -42,21 +43,21 @@ impl Control {
     }
 
     /// Which service.
-    pub const fn endpoint(&self) -> &Endpoint {
+    pub fn endpoint(&self) -> &Endpoint {
         self.connections.client().endpoint()
     }
 
     /// Control's clock in seconds since 1970; this machine's until control has shown its own.
     pub fn unix_time(&self) -> u64 {
         match self.shared().clock {
-            Some((unix_time, at)) => unix_time + at.elapsed().as_secs(),
+            Some((unix_time, at)) => unix_time + boot_time().saturating_sub(at).as_secs(),
             None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         }
     }
 
     /// Control has said what time it is.
     pub fn set_clock(&self, unix_time: u64) {
-        self.shared().clock = Some((unix_time, Instant::now()));
+        self.shared().clock = Some((unix_time, boot_time()));
     }
 
     /// An idempotent request with the device's token: repeated on other connections while control

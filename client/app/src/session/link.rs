@@ -101,13 +101,18 @@ impl ControlLink {
 async fn follow(control: Control, wanted: Arc<Notify>, events: mpsc::Sender<ControlEvent>) {
     let mut cursor = None;
     let mut backoff = Backoff::default();
+    // An outage of days is one line, not one a try.
+    let mut is_news = true;
     loop {
         tokio::select! {
-            result = read_stream(&control, &mut cursor, &mut backoff, &events) => {
-                let error = result.err().unwrap_or_else(|| {
-                    Error::Broken("control closed the stream".to_owned())
-                });
-                tracing::info!(%error, "the stream from control is down; play goes on");
+            result = read_stream(&control, &mut cursor, &mut backoff, &events, &mut is_news) => {
+                let closed = || control.endpoint().broken("it closed the stream");
+                let error = result.err().unwrap_or_else(closed);
+                if std::mem::take(&mut is_news) {
+                    tracing::info!(%error, "the stream from control is down; play goes on");
+                } else {
+                    tracing::debug!(%error, "the stream from control is still down");
+                }
                 if events.send(ControlEvent::Failed(error)).await.is_err() {
                     return;
                 }
@@ -123,13 +128,15 @@ async fn read_stream(
     cursor: &mut Option<u64>,
     backoff: &mut Backoff,
     events: &mpsc::Sender<ControlEvent>,
+    is_news: &mut bool,
 ) -> Result<(), Error> {
     let mut stream = control.stream().await?;
     stream.send(&DeviceUp::Follow { cursor: *cursor }).await?;
-    let gone = |_| Error::Broken("the daemon is ending".to_owned());
+    let gone = |_| control.endpoint().broken("the daemon is ending");
     events.send(ControlEvent::Connected).await.map_err(gone)?;
     while let Some(message) = stream.receive::<DeviceDown>().await? {
         backoff.reset();
+        *is_news = true;
         let event = match message {
             DeviceDown::Snapshot { cursor: at, parties, map, now } => {
                 *cursor = Some(at);
@@ -198,7 +205,7 @@ async fn publish(
             match control.call::<_, Published>(Method::PUT, &path, &body).await {
                 Ok(Published {}) => break,
                 Err(error) => {
-                    tracing::info!(%error, "this device's entry is not published yet");
+                    tracing::debug!(%error, "this device's entry is not published yet");
                     if has_moved_on(&error) {
                         let _ending = events.send(ControlEvent::EntryRefused).await;
                         break;

@@ -9,6 +9,8 @@ pub use link::{ControlEvent, ControlLink};
 
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// Waits between attempts: from half a second, doubling to 30 s, each drawn between nothing and
 /// that ("full jitter": clients that lost control together do not come back together).
 #[derive(Debug, Default)]
@@ -31,6 +33,20 @@ impl Backoff {
     pub(crate) const fn reset(&mut self) {
         self.failures = 0;
     }
+}
+
+/// Since the machine booted, asleep or awake.
+pub(crate) fn boot_time() -> Duration {
+    time_of(ClockId::Boottime)
+}
+
+/// Since the machine booted, without the time it slept: what [`std::time::Instant`] counts.
+pub(crate) fn awake_time() -> Duration {
+    time_of(ClockId::Monotonic)
+}
+
+fn time_of(clock: ClockId) -> Duration {
+    clock_gettime(clock).try_into().expect("these clocks begin at 0")
 }
 
 /// Uniform in [0, 1).

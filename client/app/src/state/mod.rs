@@ -14,7 +14,7 @@ mod writer;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub use record::{Device, PartyRecord, SecretBytes, Server};
+pub use record::{Device, PartyRecord, Server, random_key};
 pub use writer::StateWriter;
 
 use lanrage_proto::SessionId;

@@ -4,55 +4,28 @@ use ed25519_dalek::SigningKey;
 use lanrage_client_core::Networks;
 use lanrage_control_client::Endpoint;
 use lanrage_proto::api::{Change, MemberRecord, PartyState, TicketGrant};
-use lanrage_proto::bytes::{DeviceKey, PartySecret, RootHash, TunnelKey};
-use lanrage_proto::bytes::{decode_base64, encode_base64};
+use lanrage_proto::bytes::{DeviceKey, PartySecret, RootHash, SecretKey, TunnelKey};
 use lanrage_proto::map::SignedMap;
-use lanrage_proto::{Epoch, SessionId};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use lanrage_proto::signed::{KickRecord, SigningKeys};
+use lanrage_proto::{Epoch, Member, SessionId};
+use serde::{Deserialize, Serialize};
 use x25519_dalek::{PublicKey, StaticSecret};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::nic::Lan;
 
-/// 32 secret bytes: a private key. Wiped when dropped, never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SecretBytes(pub Zeroizing<[u8; 32]>);
-
-impl SecretBytes {
-    /// From the kernel's random generator.
-    pub fn random() -> Self {
-        let mut bytes = Zeroizing::new([0; 32]);
-        getrandom::fill(&mut *bytes).expect("getrandom(2) works on every kernel this runs on");
-        Self(bytes)
-    }
-}
-
-impl fmt::Debug for SecretBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecretBytes(secret)")
-    }
-}
-
-impl Serialize for SecretBytes {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&Zeroizing::new(encode_base64(&*self.0)))
-    }
-}
-
-impl<'de> Deserialize<'de> for SecretBytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut text = String::deserialize(deserializer)?;
-        let bytes = decode_base64(&text).map(|bytes| Self(Zeroizing::new(bytes)));
-        text.zeroize();
-        bytes.ok_or_else(|| de::Error::custom("expected 32 bytes in base64"))
-    }
+/// A key from the kernel's random generator.
+pub fn random_key() -> SecretKey {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *bytes).expect("getrandom(2) works on every kernel this runs on");
+    SecretKey(bytes)
 }
 
 /// This installation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// The Ed25519 seed of the device's identity.
-    pub identity: SecretBytes,
+    pub identity: SecretKey,
     /// The party whose LAN is up while the daemon runs.
     pub active: Option<SessionId>,
 }
@@ -60,7 +33,7 @@ pub struct Device {
 impl Device {
     /// A new identity.
     pub fn generate() -> Self {
-        Self { identity: SecretBytes::random(), active: None }
+        Self { identity: random_key(), active: None }
     }
 
     /// Signs for the device.
@@ -109,7 +82,7 @@ pub struct PartyRecord {
     /// The control service.
     pub server: Server,
     /// The device's X25519 key for this party.
-    pub tunnel: SecretBytes,
+    pub tunnel: SecretKey,
     /// Party secrets by epoch, oldest first.
     pub secrets: Vec<(Epoch, PartySecret)>,
     /// As control last said.
@@ -149,6 +122,16 @@ impl PartyRecord {
         self.secrets.iter().find(|(known, _)| *known == epoch).map(|(_, secret)| secret)
     }
 
+    /// Who put this device out by `kick`: `None` unless control signed it, for this membership.
+    /// Earlier records may be of another device that had the number.
+    pub fn kicker(&self, kick: &KickRecord, keys: &(impl SigningKeys + ?Sized)) -> Option<Member> {
+        let own = self.own_record()?;
+        let is_of_us = kick.session == self.session()
+            && kick.member == own.member
+            && kick.generation > own.generation;
+        (is_of_us && kick.verify(keys).is_ok()).then_some(kick.kicker)
+    }
+
     /// Applies what control says about this party; changes of other things do nothing.
     pub fn apply(&mut self, change: &Change) {
         match change {
@@ -162,7 +145,9 @@ impl PartyRecord {
                     Err(at) => members.insert(at, member.clone()),
                 }
             }
-            Change::Left { session, member } if *session == self.session() => {
+            Change::Left { session, member }
+                if *session == self.session() && *member != self.party.you =>
+            {
                 self.party.members.retain(|record| record.member != *member);
             }
             Change::Relays { session, relays } if *session == self.session() => {
@@ -174,6 +159,25 @@ impl PartyRecord {
             | Change::Removed { .. }
             | Change::Relays { .. }
             | Change::Map { .. } => {}
+        }
+    }
+
+    /// Applies a change while the party is not up. An entry that our newest secret vouches for stays
+    /// when control lists it unchanged under another epoch: its key may be all that tells whose a
+    /// copy of a newer secret is (protocol §7.3).
+    pub fn apply_while_down(&mut self, change: &Change) {
+        let before = self.party.members.clone();
+        self.apply(change);
+        let Some((epoch, secret)) = self.secrets.iter().max_by_key(|(epoch, _)| *epoch) else {
+            return;
+        };
+        for listed in self.party.members.iter_mut().filter_map(|record| record.entry.as_mut()) {
+            let kept = before.iter().filter_map(|record| record.entry.as_ref()).find(|entry| {
+                entry.body == listed.body && entry.epoch == *epoch && entry.is_genuine(secret)
+            });
+            if let Some(kept) = kept {
+                listed.clone_from(kept);
+            }
         }
     }
 

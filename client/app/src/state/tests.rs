@@ -124,7 +124,7 @@ fn party() -> PartyRecord {
     };
     PartyRecord {
         server: Server { host: "localhost".to_owned(), port: 443, root: RootHash([1; 32]) },
-        tunnel: SecretBytes::random(),
+        tunnel: random_key(),
         secrets: vec![(Epoch(1), PartySecret([2; 32]))],
         party: PartyState {
             session: SessionId(0xabc),
@@ -144,6 +144,43 @@ fn party() -> PartyRecord {
     }
 }
 
+/// A party that is not up hears of an epoch whose secret its copies may not give: whom it knew, it
+/// still knows by the secret it has.
+#[test]
+fn a_party_that_is_down_keeps_the_entries_it_can_check() {
+    use ed25519_dalek::SigningKey;
+    use lanrage_proto::api::Change;
+    use lanrage_proto::party::EntryBody;
+    use lanrage_proto::{DeviceKey, Epoch, PartySecret, TunnelKey};
+
+    let mut record = party();
+    let known = record.party.members[0].clone();
+    let device = SigningKey::from_bytes(&[4; 32]);
+    let body = EntryBody {
+        session: record.session(),
+        member: known.member,
+        generation: known.generation,
+        name: known.name,
+        device: DeviceKey(device.verifying_key().to_bytes()),
+        tunnel: TunnelKey([5; 32]),
+    };
+    let [ours, theirs] = [1, 9].map(|secret| PartySecret([secret; 32]));
+    record.secrets = vec![(Epoch(1), ours)];
+    let genuine = body.clone().sign(&device, &ours, Epoch(1));
+    record.party.members[0].entry = Some(genuine.clone());
+    let mut listed = record.party.clone();
+    listed.epoch = Epoch(2);
+    listed.members[0].entry = Some(body.clone().sign(&device, &theirs, Epoch(2)));
+    record.apply_while_down(&Change::Party { party: listed.clone() });
+    assert_eq!(record.party.epoch, Epoch(2));
+    assert_eq!(record.party.members[0].entry, Some(genuine));
+
+    let other_key = EntryBody { tunnel: TunnelKey([6; 32]), ..body };
+    listed.members[0].entry = Some(other_key.sign(&device, &theirs, Epoch(2)));
+    record.apply_while_down(&Change::Party { party: listed.clone() });
+    assert_eq!(record.party, listed, "another key is another device");
+}
+
 #[test]
 fn memberships_come_back_as_they_were_until_removed() {
     let dir = tempfile::tempdir().unwrap();
@@ -159,7 +196,7 @@ fn memberships_come_back_as_they_were_until_removed() {
         let writer = StateWriter::start(std::sync::Arc::new(open(&dir))).unwrap();
         writer.save_party(&party);
         writer.remove_party(party.session());
-        // Not settled: dropping it writes what was asked, in order.
+        // Not settled: dropping it writes what was asked, the last word on each record.
     }
     assert!(open(&dir).parties().unwrap().is_empty());
 }
@@ -199,4 +236,40 @@ fn changes_of_this_party_are_applied_and_others_are_not() {
     assert_eq!(record.party.members[0], renamed);
     record.apply(&Change::Left { session, member: one.member });
     assert_eq!(record.party.members.len(), 1);
+}
+
+/// Kicks that ended an earlier holder's generation of the number, or that control did not sign, end
+/// nothing.
+#[test]
+fn kick_counts_when_control_signed_it_for_this_membership() {
+    use ed25519_dalek::SigningKey;
+    use lanrage_proto::bytes::Signature;
+    use lanrage_proto::signed::KickRecord;
+    use lanrage_proto::{Epoch, Generation, KeyId, Member};
+
+    let record = party();
+    let control = SigningKey::from_bytes(&[5; 32]);
+    let keys = [(KeyId(1), control.verifying_key().to_bytes())];
+    let kick = KickRecord {
+        key_id: KeyId(1),
+        member: record.party.you,
+        kicker: Member::new(1).unwrap(),
+        generation: Generation(2),
+        session: record.session(),
+        epoch: Epoch(2),
+        commitment: lanrage_proto::Commitment([0; 32]),
+        issued: 0,
+        signature: Signature([0; 64]),
+    };
+    let kicker = |kick: KickRecord| record.kicker(&kick, &keys[..]);
+    assert_eq!(kicker(kick.sign(&control)), Some(kick.kicker));
+    assert_eq!(kicker(kick.sign(&SigningKey::from_bytes(&[6; 32]))), None);
+    for other in [
+        KickRecord { generation: Generation(1), ..kick },
+        KickRecord { member: kick.kicker, ..kick },
+        KickRecord { session: SessionId(0xdef), ..kick },
+        KickRecord { key_id: KeyId(2), ..kick },
+    ] {
+        assert_eq!(kicker(other.sign(&control)), None, "{other:?}");
+    }
 }

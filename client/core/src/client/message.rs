@@ -36,7 +36,7 @@ impl Client {
                 self.send_message(member, &Message::EchoReply { id }, Way::Chosen, now)
             }
             Message::EchoReply { id } => {
-                if !peer.echoes.handle_reply(id, now) {
+                if !peer.size.handle_reply(id) && !peer.echoes.handle_reply(id, now) {
                     self.pings.handle_reply(id, (member, relay), now, &mut self.outbox);
                 }
                 Ok(())
@@ -82,8 +82,14 @@ impl Client {
         if !was_behind && self.membership.is_behind() {
             self.outbox.event(Event::PartyWanted);
         }
+        if self.peers.keys().any(|peer| self.membership.member(*peer).is_none()) {
+            self.follow_members(now);
+        }
         if let Some(new) = result.map_err(|_| DropReason::BadEpoch)? {
             self.begin_epoch(&new, now);
+            if !self.membership.knows_all_kicks() {
+                self.outbox.event(Event::PartyWanted);
+            }
         }
         let epoch = self.membership.epoch();
         self.send_message(member, &Message::NewEpochAck { epoch }, Way::Everywhere, now)?;
@@ -91,15 +97,16 @@ impl Client {
         Ok(())
     }
 
-    /// The member has our epoch's secret: a handshake can succeed.
+    /// The member has our epoch's secret: a handshake can succeed. One that is in a later epoch has
+    /// no use for ours.
     fn note_in_epoch(&mut self, member: Member, epoch: Epoch, now: Instant) {
         let us = self.membership.us;
         let Some(peer) = self.peers.get_mut(&member) else { return };
-        if epoch != peer.epoch() {
+        if epoch < peer.epoch() {
             return;
         }
         peer.epoch_notice = None;
-        if !peer.tunnels.is_current_up() {
+        if epoch == peer.epoch() && !peer.tunnels.is_current_up() {
             let wait = if us < member { Duration::ZERO } else { HIGHER_NUMBER_WAITS };
             peer.handshake.want(now + wait);
         }

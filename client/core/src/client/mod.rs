@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use lanrage_proto::api::{Change, Kick, PartyState, TicketGrant};
+use lanrage_proto::api::{Change, Kick, MemberRecord, PartyState, TicketGrant};
 use lanrage_proto::map::RelayMap;
 use lanrage_proto::party::pre_shared_key;
 use lanrage_proto::signed::KickRecord;
-use lanrage_proto::{Epoch, Member, PartySecret, TunnelKey};
+use lanrage_proto::{Commitment, Epoch, Member, PartySecret, TunnelKey};
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 use x25519_dalek::StaticSecret;
@@ -95,9 +95,9 @@ pub enum KickError {
     /// Only the owner and promoted members kick, and nobody kicks the owner.
     #[error("only the owner and promoted members kick, and nobody kicks the owner")]
     NotAllowed,
-    /// The party's newest secret has not reached this device yet.
-    #[error("this device waits for the party's newest secret: try again when members are on line")]
-    Behind,
+    /// Eight kicks wait for control's answer.
+    #[error("too many kicks are under way: try again when control has answered")]
+    TooMany,
 }
 
 /// A member of one party, the active one: binds relays, keeps tunnels to the other members, chooses
@@ -271,8 +271,8 @@ impl Client {
     }
 
     /// Makes the next epoch without a member: the body of a POST to control. Nothing changes here
-    /// until control's answer is handed to [`Client::handle_kicked`]; another call forgets the
-    /// first.
+    /// until control's record comes, by [`Client::handle_kicked`] or with the party. A kick that
+    /// control has refused is to be forgotten: [`Client::handle_kick_refused`].
     ///
     /// # Errors
     /// See [`KickError`].
@@ -287,6 +287,12 @@ impl Client {
         if let Some(new) = new {
             self.begin_epoch(&new, now);
         }
+    }
+
+    /// Control has refused the kick with this commitment; one whose answer was lost may still have
+    /// been carried out.
+    pub fn handle_kick_refused(&mut self, commitment: &Commitment) {
+        self.membership.handle_kick_refused(commitment);
     }
 
     /// Gives all leases back; the last thing before the program ends.
@@ -349,6 +355,12 @@ impl Client {
         self.membership.secrets()
     }
 
+    /// Vouches for the entries that this client believes, for the party's state on disk: control's
+    /// list may be of an epoch whose secret this client lacks, or its MACs may be worthless.
+    pub fn vouch(&self, members: &mut [MemberRecord]) {
+        self.membership.vouch(members);
+    }
+
     /// Whether the NIC answers ARP and neighbour solicitations for this member: another member that
     /// is on line or has a tunnel in use.
     pub fn is_online(&self, member: Member, now: Instant) -> bool {
@@ -362,7 +374,7 @@ impl Client {
 
     /// The party's relays, in its order.
     pub fn leases(&self) -> Vec<LeaseStatus> {
-        self.leases.iter().map(crate::lease::Lease::status).collect()
+        self.leases.iter().map(|lease| lease.status(&self.credentials.relay_map)).collect()
     }
 
     /// What was counted since the start.

@@ -77,7 +77,7 @@ impl Client {
     }
 
     /// Tunnels follow the directory: one for every other member with a genuine entry.
-    fn follow_members(&mut self, now: Instant) {
+    pub(super) fn follow_members(&mut self, now: Instant) {
         let wanted: Vec<(Member, Generation, TunnelKey, bool)> = self
             .membership
             .others()
@@ -112,7 +112,7 @@ impl Client {
     pub(super) fn begin_epoch(&mut self, new: &NewEpoch, now: Instant) {
         self.outbox.event(Event::Epoch { epoch: new.epoch, secret: new.secret });
         let secret = new.secret;
-        self.epoch_news = new.record.map(|record| EpochNews { record, secret });
+        self.epoch_news = Some(EpochNews { record: new.record, secret });
         self.follow_members(now);
         let members: Vec<_> = self.peers.values().map(|peer| (peer.member, peer.key)).collect();
         for (member, key) in members {
@@ -123,10 +123,8 @@ impl Client {
             }
             let had_session = peer.tunnels.has_session();
             peer.begin_epoch(slot, now);
-            if had_session && self.epoch_news.is_some() {
+            if had_session {
                 peer.epoch_notice = Some(Notice::new(now));
-            } else if had_session {
-                peer.handshake.restart(now);
             }
             self.note_deadline_of(member);
         }

@@ -5,7 +5,7 @@ use lanrage_proto::Member;
 use super::Client;
 use crate::membership::Known;
 use crate::peer::Peer;
-use crate::status::{Connection, MemberStatus, Quality};
+use crate::status::{Connection, MemberStatus, Quality, RelayName};
 
 /// How long after its last authentic datagram a peer answers on the LAN though control has it off
 /// line.
@@ -39,7 +39,8 @@ impl Client {
             online: is_self || self.answers_for(member, now),
             connection: if is_self { Connection::Local } else { self.connection(peer) },
             paths: peer.map_or_else(Vec::new, |peer| {
-                peer.paths(self.leases.states(), now).iter().collect()
+                let paths = peer.paths(self.leases.states(), now);
+                paths.iter().map(|id| RelayName::new(id, &self.credentials.relay_map)).collect()
             }),
             quality: peer.map_or_else(Quality::default, |peer| peer.echoes.window.quality()),
             last_handshake: peer

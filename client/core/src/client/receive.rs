@@ -160,14 +160,19 @@ impl Client {
     fn use_session(&mut self, member: Member, now: Instant) {
         let sequence = self.announcement.sequence;
         let Some(peer) = self.peers.get_mut(&member) else { return };
+        let mut is_new = false;
         if peer.tunnels.has_session() {
             if peer.leases_acked != Some(sequence) && peer.leases_notice.is_none() {
                 peer.leases_notice = Some(Notice::new(now));
+                is_new = true;
             }
             if !peer.queue.is_empty() {
                 peer.echoes.wake(now);
                 self.flush(member, now);
             }
+        }
+        if is_new {
+            self.send_long_echo(member, now);
         }
         self.note_deadline_of(member);
     }
@@ -211,7 +216,7 @@ impl Client {
             }
         };
         bytes.truncate(length);
-        mss::clamp(&mut bytes, self.leases.inner_mtu());
+        mss::clamp(&mut bytes, self.inner_mtu(member));
         if let Some(peer) = self.peers.get_mut(&member) {
             peer.bytes_received += length as u64;
             if peer.used(now) {

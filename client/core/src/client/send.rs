@@ -10,7 +10,7 @@ use super::Client;
 use crate::counters::DropReason;
 use crate::lease::leases::Leases;
 use crate::nic::packet::IpPacket;
-use crate::nic::{NIC_MTU, filter, fragment, mss};
+use crate::nic::{INNER_MTU_MIN, NIC_MTU, filter, fragment, mss};
 use crate::outbox::Outbox;
 use crate::paths::{self, Paths};
 use crate::peer::Peer;
@@ -35,7 +35,7 @@ impl Client {
         let length = packet.length;
         let member = filter::outbound(&packet, &self.membership.networks, self.membership.us)?;
         let bytes = &mut bytes[..length];
-        mss::clamp(bytes, self.leases.inner_mtu());
+        mss::clamp(bytes, self.inner_mtu(member));
         let peer = self.peers.get_mut(&member).ok_or(DropReason::NoSuchMember)?;
         if peer.used(now) {
             peer.echoes.wake(now);
@@ -71,9 +71,12 @@ impl Client {
         packet: &[u8],
         now: Instant,
     ) -> Result<(), DropReason> {
-        let inner_mtu = self.leases.inner_mtu();
+        let inner_mtu = self.inner_mtu(member);
         let peer = self.peers.get_mut(&member).ok_or(DropReason::NoSuchMember)?;
         peer.bytes_sent += packet.len() as u64;
+        if packet.len() > INNER_MTU_MIN {
+            peer.size.used();
+        }
         if packet.len() <= inner_mtu {
             return self.seal_and_send(member, packet, Way::Chosen, now);
         }
@@ -85,6 +88,26 @@ impl Client {
             self.send_message(member, &message, Way::Chosen, now)?;
         }
         Ok(())
+    }
+
+    /// The longest IP packet to the member in one datagram.
+    pub(super) fn inner_mtu(&self, member: Member) -> usize {
+        let is_full = self.peers.get(&member).is_some_and(|peer| peer.size.is_full());
+        if is_full { self.leases.inner_mtu() } else { INNER_MTU_MIN }
+    }
+
+    /// An ECHO as long as the longest IP packet in one datagram: its answer proves that such pass.
+    pub(super) fn send_long_echo(&mut self, member: Member, now: Instant) {
+        let id = self.pings.next_id();
+        let Some(peer) = self.peers.get_mut(&member) else { return };
+        peer.size.sent(id);
+        let networks = &self.membership.networks;
+        let (from, to) = (networks.ipv4(self.membership.us), networks.ipv4(member));
+        let mut packet = Message::Echo { id }.encode(from, to);
+        packet.resize(self.leases.inner_mtu(), 0);
+        if let Err(reason) = self.seal_and_send(member, &packet, Way::Chosen, now) {
+            self.outbox.drop(reason);
+        }
     }
 
     pub(super) fn send_message(

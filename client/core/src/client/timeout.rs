@@ -104,12 +104,16 @@ impl Client {
         }
         let way = if peer.echoes.is_first() { Way::Everywhere } else { Way::Chosen };
         let id = self.pings.next_id();
+        let is_long_due = peer.echoes.is_heard() && peer.size.handle_echo();
         peer.echoes.sent(id, now);
         if peer.echoes.is_silent() {
             peer.handshake.provoke(now);
         }
         if let Err(reason) = self.send_message(member, &Message::Echo { id }, way, now) {
             self.outbox.drop(reason);
+        }
+        if is_long_due {
+            self.send_long_echo(member, now);
         }
     }
 
@@ -124,6 +128,7 @@ impl Client {
             let leases = self.announcement.leases.clone();
             self.send_notice(member, &Message::Leases { sequence, leases }, now);
         }
+        let epoch_due = epoch_due && self.membership.may_be_told(member);
         if let (true, Some(news)) = (epoch_due, &self.epoch_news) {
             let record = Box::new(news.record);
             let message = Message::NewEpoch { record, secret: news.secret };

@@ -83,14 +83,24 @@ impl Bound {
         self.liveness.handle_timeout(around.active, around.now);
     }
 
-    /// Sends the probe and the control message that are due.
-    pub(super) fn send_due(&mut self, around: &mut Surroundings<'_>) {
+    /// Sends the probe and the control message that are due. REBIND goes to all `addresses` of the
+    /// relay: one of the host's address families may be what is lost.
+    pub(super) fn send_due(
+        &mut self,
+        addresses: impl Iterator<Item = SocketAddr>,
+        around: &mut Surroundings<'_>,
+    ) {
         if let Some(probe) = self.liveness.poll_probe(around.active, around.rng, around.now) {
             self.send_probe(probe, around);
         }
         let message = self.rebind.as_mut().and_then(|rebind| rebind.handle_timeout(around.now));
         if let Some(message) = message {
             self.send(message, around.outbox);
+            if message == Message::Rebind {
+                let used = self.address;
+                let others = addresses.filter(|address| *address != used);
+                others.for_each(|address| self.send_to(address, message, around.outbox));
+            }
         }
         if self.rebind.as_ref().is_some_and(Rebind::is_given_up) {
             self.rebind = None;
@@ -122,9 +132,13 @@ impl Bound {
 
     /// Seals and sends a control message.
     pub(super) fn send(&mut self, message: Message, outbox: &mut Outbox) {
+        self.send_to(self.address, message, outbox);
+    }
+
+    fn send_to(&mut self, address: SocketAddr, message: Message, outbox: &mut Outbox) {
         self.sent_counter += 1;
         let frame = message.seal(&self.lease.key_to_relay, self.lease.handle, self.sent_counter);
-        outbox.transmit(self.address, frame);
+        outbox.transmit(address, frame);
     }
 
     /// Opens a control message whose counter has grown.
@@ -144,9 +158,8 @@ impl Bound {
     }
 
     pub(super) fn answer_challenge(&mut self, source: SocketAddr, cookie: Cookie, now: Instant) {
-        if let Some(rebind) = &mut self.rebind {
+        if self.rebind.as_mut().is_some_and(|rebind| rebind.handle_challenge(cookie, now)) {
             self.address = source;
-            rebind.handle_challenge(cookie, now);
         }
     }
 

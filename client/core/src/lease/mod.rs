@@ -22,6 +22,7 @@ use lanrage_proto::frame::hint::Hint;
 use lanrage_proto::frame::resume::Resumed;
 use lanrage_proto::frame::{Nonce, bind::Bound as BoundFrame};
 use lanrage_proto::inner::LeaseState;
+use lanrage_proto::map::RelayMap;
 use lanrage_proto::signed::RelayCertificate;
 use lanrage_proto::{Member, RelayId};
 use rand_chacha::ChaCha12Rng;
@@ -30,7 +31,7 @@ use rand_core::RngCore as _;
 use crate::counters::DropReason;
 use crate::event::Event;
 use crate::outbox::Outbox;
-use crate::status::LeaseStatus;
+use crate::status::{LeaseStatus, RelayName};
 use attempt::{Attempt, NotTaken, Resumption};
 use bound::Bound;
 use credentials::Credentials;
@@ -137,15 +138,23 @@ impl Lease {
         if self.bound.as_ref().is_some_and(|bound| bound.is_over(now)) {
             self.bound = None;
         }
-        let was_dead = self.state() == Some(LeaseState::Dead);
+        let before = self.state();
         if let Some(bound) = &mut self.bound {
             bound.handle_timeout(around);
         }
-        if !was_dead && self.state() == Some(LeaseState::Dead) {
-            self.recover(now);
+        match (before, self.state()) {
+            (Some(LeaseState::Alive | LeaseState::Suspect), Some(LeaseState::Dead)) => {
+                self.recover(now);
+            }
+            (Some(LeaseState::Alive), Some(LeaseState::Suspect)) => {
+                if let Some(bound) = &mut self.bound {
+                    bound.rebind(now);
+                }
+            }
+            _ => {}
         }
         if let Some(bound) = &mut self.bound {
-            bound.send_due(around);
+            bound.send_due(self.certificate.addresses(), around);
         }
         if self.retry_at.is_some_and(|at| now >= at) {
             self.retry_at = None;
@@ -389,9 +398,9 @@ impl Lease {
         }
     }
 
-    pub(crate) fn status(&self) -> LeaseStatus {
+    pub(crate) fn status(&self, map: &RelayMap) -> LeaseStatus {
         LeaseStatus {
-            relay: self.relay,
+            relay: RelayName::new(self.relay, map),
             address: self.bound.as_ref().map(|bound| bound.address),
             reflexive: self.bound.as_ref().map(|bound| bound.lease.reflexive),
             state: self.state(),

@@ -43,10 +43,15 @@ impl Rebind {
         Some(self.cookie.map_or(Message::Rebind, Message::RebindAnswer))
     }
 
-    /// The answer to the challenge is due at once.
-    pub(crate) const fn handle_challenge(&mut self, cookie: Cookie, now: Instant) {
+    /// Whether this challenge is the one to answer, at once: the first, since each address asked
+    /// sends one.
+    pub(crate) const fn handle_challenge(&mut self, cookie: Cookie, now: Instant) -> bool {
+        if self.cookie.is_some() {
+            return false;
+        }
         self.cookie = Some(cookie);
         self.tries = 0;
         self.next_send = now;
+        true
     }
 }

@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use lanrage_proto::bytes::Signature;
+use lanrage_proto::frame::Cookie;
 use lanrage_proto::frame::bind::Lease as Granted;
 use lanrage_proto::map::RelayMap;
 use lanrage_proto::{Handle, KeyId, PoolId, Tag, TunnelKey};
@@ -10,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 
+const KEY_TO_RELAY: [u8; 32] = [1; 32];
 const KEY_TO_CLIENT: [u8; 32] = [2; 32];
 const HANDLE: Handle = Handle(7);
 
@@ -30,7 +32,7 @@ impl Fixture {
             pool: PoolId(1),
             relay: RelayId(1),
             ipv4: Some("198.51.100.1:51820".parse().unwrap()),
-            ipv6: None,
+            ipv6: Some("[2001:db8::1]:51820".parse().unwrap()),
             key: TunnelKey([1; 32]),
             not_after: 0,
             signature: Signature([0; 64]),
@@ -46,7 +48,7 @@ impl Fixture {
         let granted = Granted {
             handle: HANDLE,
             tag: Tag(9),
-            key_to_relay: Zeroizing::new([1; 32]),
+            key_to_relay: Zeroizing::new(KEY_TO_RELAY),
             key_to_client: Zeroizing::new(KEY_TO_CLIENT),
             reflexive: "203.0.113.1:1".parse().unwrap(),
             idle_timeout_s: 30,
@@ -85,10 +87,29 @@ impl Fixture {
     }
 
     fn hear(&mut self, message: Message, counter: u64) -> Result<(), DropReason> {
+        self.hear_from(self.relay, message, counter)
+    }
+
+    fn hear_from(
+        &mut self,
+        source: SocketAddr,
+        message: Message,
+        counter: u64,
+    ) -> Result<(), DropReason> {
         let frame = message.seal(&KEY_TO_CLIENT, HANDLE, counter);
-        let (relay, now) = (self.relay, self.start);
         let sealed = Sealed::decode(&frame).unwrap();
-        self.act(now, |lease, around| lease.handle_control(relay, &sealed, around))
+        self.act(self.start, |lease, around| lease.handle_control(source, &sealed, around))
+    }
+
+    /// Where the control messages that are due go, and which they are.
+    fn controls(&mut self, now: Instant) -> Vec<(SocketAddr, Message)> {
+        self.act(now, |lease, around| lease.handle_timeout(around));
+        let sent = std::iter::from_fn(|| self.outbox.poll_transmit());
+        let opened = sent.filter_map(|sent| {
+            let sealed = Sealed::decode(&sent.payload).ok()?;
+            Some((sent.to, sealed.open(&KEY_TO_RELAY).unwrap()))
+        });
+        opened.collect()
     }
 }
 
@@ -106,6 +127,35 @@ fn a_relay_that_moves_its_clients_is_not_relied_on_and_left_in_time() {
     let deadline = start + Duration::from_secs(20);
     fixture.act(deadline, |lease, around| lease.handle_timeout(around));
     assert_eq!(fixture.lease.state(), None);
+}
+
+/// With one address family lost, REBIND went on to the address that was lost with it, and only a
+/// new lease 300 ms later found the other: more than a second without play.
+#[test]
+fn regression_a_lease_is_rebound_by_whichever_address_answers_first() {
+    let mut fixture = Fixture::new();
+    let (start, ipv4) = (fixture.start, fixture.relay);
+    let ipv6 = "[2001:db8::1]:51820".parse().unwrap();
+    fixture.act(start, |lease, _| lease.recover(start));
+    assert_eq!(fixture.controls(start), [(ipv4, Message::Rebind), (ipv6, Message::Rebind)]);
+
+    let (first, second) = (Cookie([1; 20]), Cookie([2; 20]));
+    assert_eq!(fixture.hear_from(ipv6, Message::RebindChallenge(first), 1), Ok(()));
+    assert_eq!(fixture.hear_from(ipv4, Message::RebindChallenge(second), 2), Ok(()));
+    assert_eq!(fixture.controls(start), [(ipv6, Message::RebindAnswer(first))]);
+    assert_eq!(fixture.lease.bound().map(Bound::address), Some(ipv6));
+}
+
+#[test]
+fn one_missing_probe_asks_the_relay_at_every_address() {
+    let mut fixture = Fixture::new();
+    let start = fixture.start;
+    assert_eq!(fixture.controls(start), []);
+    assert_eq!(fixture.controls(start + Duration::from_millis(240)), []);
+    let asked = fixture.controls(start + Duration::from_millis(260));
+    assert_eq!(fixture.lease.state(), Some(LeaseState::Suspect));
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert!(asked.iter().all(|(_, message)| *message == Message::Rebind));
 }
 
 #[test]

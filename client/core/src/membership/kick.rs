@@ -1,20 +1,24 @@
 //! How this device puts a member out: it makes the next epoch, and control's record begins it.
 
 use lanrage_proto::api::{EntryMac, Kick, Role};
-use lanrage_proto::party::EpochCopy;
+use lanrage_proto::party::{EpochCopy, commitment};
 use lanrage_proto::signed::{KickRecord, SigningKeys};
-use lanrage_proto::{Epoch, Member, PartySecret};
+use lanrage_proto::{Commitment, Epoch, Member, PartySecret};
 use rand_core::RngCore;
 
 use super::epochs::NewEpoch;
 use super::{Membership, may_kick};
 use crate::client::KickError;
 
+/// Kicks that wait for control's record; one more is refused.
+const PENDING_MAX: usize = 8;
+
 /// An epoch that waits for control's record.
 pub(super) struct PendingKick {
     member: Member,
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
     secret: PartySecret,
+    commitment: Commitment,
 }
 
 impl Membership {
@@ -23,6 +27,8 @@ impl Membership {
     ///
     /// No member can hinder it: an entry that is not genuine keeps its MAC, which vouches for
     /// nothing under the new secret, and who has none that the secret can be sealed to gets no copy.
+    /// Nor can the maker of an epoch whose secret we were not given: then the copies are sealed
+    /// without that secret.
     pub(crate) fn kick(
         &mut self,
         member: Member,
@@ -36,11 +42,12 @@ impl Membership {
         if !our_role.is_some_and(may_kick) || target.role == Role::Owner {
             return Err(KickError::NotAllowed);
         }
-        if self.is_behind() {
-            return Err(KickError::Behind);
+        if self.pending_kicks.len() == PENDING_MAX {
+            return Err(KickError::TooMany);
         }
         let generation = target.generation;
-        let epoch = self.epoch().next();
+        let epoch = self.announced.next();
+        let under = (!self.is_behind()).then(|| self.secrets.current());
         let mut secret = PartySecret([0; 32]);
         rng.fill_bytes(&mut secret.0);
         let remaining = || self.members.values().filter(|known| known.record.member != member);
@@ -48,20 +55,11 @@ impl Membership {
             .filter(|known| known.record.member != self.us)
             .filter_map(|known| {
                 let entry = known.entry.as_ref()?;
-                let (_, old) = self.secrets.current();
+                let new = (epoch, &secret);
+                let from = (self.us, &self.private);
                 let to = (entry.body.member, &entry.body.tunnel);
-                let copy = EpochCopy::seal(
-                    self.session,
-                    epoch,
-                    self.us,
-                    &self.private,
-                    to,
-                    old,
-                    &secret,
-                    rng,
-                );
                 // Fails for a key that no honest device has.
-                copy.ok()
+                EpochCopy::seal(self.session, new, under, from, to, rng).ok()
             })
             .collect();
         let macs = remaining()
@@ -75,11 +73,17 @@ impl Membership {
                 })
             })
             .collect();
-        self.pending_kick = Some(PendingKick { member, epoch, secret });
-        Ok(Kick { member, generation, epoch, copies, macs })
+        let commitment = commitment(&secret, self.session, epoch);
+        self.pending_kicks.push(PendingKick { member, epoch, secret, commitment });
+        Ok(Kick { member, generation, epoch, commitment, copies, macs })
     }
 
-    /// Control's record of our kick begins the epoch; `None` when it is not of the pending one.
+    /// Control has not carried out the kick and never will.
+    pub(crate) fn handle_kick_refused(&mut self, commitment: &Commitment) {
+        self.pending_kicks.retain(|pending| pending.commitment != *commitment);
+    }
+
+    /// Control's record of our kick begins the epoch; `None` when it is of none that is pending.
     pub(crate) fn handle_kicked(
         &mut self,
         record: &KickRecord,
@@ -88,22 +92,20 @@ impl Membership {
         if !self.is_signed(record, keys) {
             return None;
         }
-        self.finish_own_kick(&[record]).pop()
+        self.note_kick(record);
+        self.finish_own_kick(record)
     }
 
-    /// Begins the pending epoch when one of the signed records is of it: also when the answer to
-    /// the kick was lost and control's list tells of it.
-    pub(super) fn finish_own_kick(&mut self, kicks: &[&KickRecord]) -> Vec<NewEpoch> {
-        let is_ours = |kick: &&&KickRecord| {
-            self.pending_kick.as_ref().is_some_and(|pending| {
-                kick.kicker == self.us
-                    && kick.member == pending.member
-                    && kick.epoch == pending.epoch
-                    && pending.epoch == self.epoch().next()
-            })
+    /// Begins a pending epoch when the signed record is of it: also when the answer to the kick was
+    /// lost and control's list tells of it.
+    pub(super) fn finish_own_kick(&mut self, record: &KickRecord) -> Option<NewEpoch> {
+        let is_of = |pending: &&PendingKick| {
+            pending.commitment == record.commitment
+                && pending.member == record.member
+                && pending.epoch == record.epoch
         };
-        let Some(record) = kicks.iter().find(is_ours).copied() else { return Vec::new() };
-        let Some(pending) = self.pending_kick.take() else { return Vec::new() };
-        vec![self.advance(pending.secret, Some(record))]
+        let pending = self.pending_kicks.iter().find(is_of)?;
+        let is_ours = record.kicker == self.us && record.epoch > self.epoch();
+        is_ours.then_some(pending.secret).map(|secret| self.advance(secret, record))
     }
 }

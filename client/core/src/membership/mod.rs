@@ -37,7 +37,9 @@ pub(crate) struct Membership {
     generations: BTreeMap<Member, Generation>,
     /// Control's newest epoch, which may be ahead of ours.
     announced: Epoch,
-    pending_kick: Option<PendingKick>,
+    /// We have the records of all kicks up to this epoch.
+    kicks_known_to: Epoch,
+    pending_kicks: Vec<PendingKick>,
 }
 
 /// What a change means for the client.
@@ -56,16 +58,19 @@ impl Membership {
         secrets: Vec<(Epoch, PartySecret)>,
         private: StaticSecret,
     ) -> Option<Self> {
+        let secrets = Secrets::new(secrets)?;
+        let (epoch, _) = secrets.current();
         Some(Self {
             session: party.session,
             us: party.you,
             networks: Networks { subnet: party.subnet, prefix: party.prefix },
             private,
-            secrets: Secrets::new(secrets)?,
+            secrets,
             members: BTreeMap::new(),
             generations: BTreeMap::new(),
-            announced: party.epoch,
-            pending_kick: None,
+            announced: party.epoch.max(epoch),
+            kicks_known_to: epoch,
+            pending_kicks: Vec::new(),
         })
     }
 
@@ -79,11 +84,12 @@ impl Membership {
             self.set_members(&party.members);
         }
         self.announced = self.announced.max(party.epoch);
-        let kicks: Vec<_> = party.kicks.iter().filter(|kick| self.is_signed(kick, keys)).collect();
-        for kick in &kicks {
-            self.raise_generation(kick);
-        }
-        let mut epochs = self.finish_own_kick(&kicks);
+        let mut kicks: Vec<_> =
+            party.kicks.iter().filter(|kick| self.is_signed(kick, keys)).collect();
+        kicks.sort_by_key(|kick| kick.epoch);
+        kicks.iter().for_each(|kick| self.note_kick(kick));
+        let mut epochs: Vec<_> =
+            kicks.iter().filter_map(|kick| self.finish_own_kick(kick)).collect();
         epochs.extend(self.open_copies(&party.copies, &kicks));
         self.set_members(&party.members);
         let listed = self.members.contains_key(&self.us);
@@ -138,6 +144,17 @@ impl Membership {
             entry.epoch == epoch && entry.is_genuine(secret)
         };
         (fits && (same || genuine())).then(|| entry.clone())
+    }
+
+    /// Vouches in `members` for the entries that are believed here, under our newest secret.
+    pub(crate) fn vouch(&self, members: &mut [MemberRecord]) {
+        let (epoch, secret) = self.secrets.current();
+        for entry in members.iter_mut().filter_map(|record| record.entry.as_mut()) {
+            let known = self.members.get(&entry.body.member).and_then(|known| known.entry.as_ref());
+            if known.is_some_and(|known| known.body == entry.body) {
+                *entry = entry.clone().vouch(secret, epoch);
+            }
+        }
     }
 
     /// After a new epoch: entries that could not be checked before may be genuine under it.

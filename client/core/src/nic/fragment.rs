@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use lanrage_proto::inner::FRAGMENT_OVERHEAD;
 
-use super::{INNER_MTU_IPV6, NIC_MTU};
+use super::{INNER_MTU_MIN, NIC_MTU};
 
 /// A piece that comes later than this after the first is of no use to a game.
 const LIFETIME: Duration = Duration::from_secs(2);
 /// Memory a member may hold here.
 const BYTES_MAX: usize = 1 << 20;
 /// Pieces a NIC packet has at most.
-const PIECES_MAX: usize = NIC_MTU.div_ceil(INNER_MTU_IPV6 - FRAGMENT_OVERHEAD);
+const PIECES_MAX: usize = NIC_MTU.div_ceil(INNER_MTU_MIN - FRAGMENT_OVERHEAD);
 /// Counted for a packet beside its pieces.
 const PACKET_COST: usize = 128;
 
@@ -107,7 +107,7 @@ mod tests {
     fn pieces_join_in_any_order_and_once() {
         let now = Instant::now();
         let packet: Vec<u8> = (0..NIC_MTU).map(|at| at as u8).collect();
-        let pieces: Vec<_> = split(&packet, INNER_MTU_IPV6).collect();
+        let pieces: Vec<_> = split(&packet, INNER_MTU_MIN).collect();
         assert_eq!(pieces.len(), 2);
         let mut reassembly = Reassembly::default();
         assert_eq!(reassembly.handle(7, (1, 2), pieces[1], now), Ok(None));

@@ -13,7 +13,7 @@ pub(crate) const NIC_MTU: usize = 1500;
 pub(crate) const INNER_MTU_IPV4: usize = (1500 - 28 - 16 - 32) / 16 * 16;
 /// The same over IPv6.
 pub(crate) const INNER_MTU_IPV6: usize = (1500 - 48 - 16 - 32) / 16 * 16;
+/// The same over the narrowest IPv6 link, 1,280 (RFC 8200 §5).
+pub(crate) const INNER_MTU_MIN: usize = (1280 - 48 - 16 - 32) / 16 * 16;
 
-const _: () = assert!(INNER_MTU_IPV4 == 1424 && INNER_MTU_IPV6 == 1392);
-// IPv6 asks for 1,280 (RFC 8200 §5).
-const _: () = assert!(INNER_MTU_IPV6 >= 1280);
+const _: () = assert!(INNER_MTU_IPV4 == 1424 && INNER_MTU_IPV6 == 1392 && INNER_MTU_MIN == 1184);

@@ -81,6 +81,11 @@ impl Echoes {
         self.unheard = 0;
     }
 
+    /// Whether the peer was heard since the last echo.
+    pub(crate) const fn is_heard(&self) -> bool {
+        self.unheard == 0
+    }
+
     pub(crate) const fn is_doubtful(&self) -> bool {
         self.unheard > DOUBTFUL
     }

@@ -4,6 +4,7 @@ mod echo;
 mod handshake;
 mod notice;
 mod queue;
+mod size;
 mod tunnels;
 
 use std::collections::VecDeque;
@@ -19,6 +20,7 @@ pub(crate) use echo::Echoes;
 pub(crate) use handshake::Handshake;
 pub(crate) use notice::Notice;
 pub(crate) use queue::Queue;
+pub(crate) use size::Size;
 pub(crate) use tunnels::{Slot, Tunnels};
 
 /// How long after the last packet a peer counts as in use.
@@ -37,6 +39,7 @@ pub(crate) struct Peer {
     pub(crate) queue: Queue,
     pub(crate) reassembly: Reassembly,
     pub(crate) echoes: Echoes,
+    pub(crate) size: Size,
     /// LEASES that it has not acknowledged.
     pub(crate) leases_notice: Option<Notice>,
     /// The sequence it acknowledged last.
@@ -67,6 +70,7 @@ impl Peer {
             queue: Queue::default(),
             reassembly: Reassembly::default(),
             echoes: Echoes::default(),
+            size: Size::default(),
             leases_notice: None,
             leases_acked: None,
             epoch_notice: None,

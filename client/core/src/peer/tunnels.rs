@@ -16,7 +16,7 @@ pub(crate) struct Slot {
     pub(crate) epoch: Epoch,
 }
 
-/// The tunnel of the epoch, and for a while the one before.
+/// The tunnel of the epoch, and for a while the last one before that had a session.
 pub(crate) struct Tunnels {
     pub(crate) current: Slot,
     old: Option<(Slot, Instant)>,
@@ -29,7 +29,12 @@ impl Tunnels {
     }
 
     pub(super) fn replace(&mut self, slot: Slot, now: Instant) {
-        let old = std::mem::replace(&mut self.current, slot);
+        let replaced = std::mem::replace(&mut self.current, slot);
+        // Two epochs in quick succession: the one before last has the only session there is.
+        let old = match self.old.take() {
+            Some((old, _)) if is_up(&*old.tunnel) && !is_up(&*replaced.tunnel) => old,
+            _ => replaced,
+        };
         self.old = Some((old, now + OLD_TUNNEL_LIFETIME));
         self.wake(now);
     }

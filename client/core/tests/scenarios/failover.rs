@@ -101,14 +101,14 @@ fn a_dead_relay_is_noticed_within_1_s_and_comes_back_after_its_restart() {
     let (noticed_at, _) =
         net.nodes[&1].events.iter().find(|(_, event)| *event == dead).expect("it is dead");
     assert!(*noticed_at - killed_at <= Duration::from_secs(1), "{:?}", *noticed_at - killed_at);
-    assert_eq!(net.status(1, 2).paths, [RelayId(2)]);
+    assert_eq!(net.paths(1, 2), [RelayId(2)]);
 
     net.restart_relay(1);
     net.is_tapped = true;
     let before = net.client(1).counters().binds;
     let delivered = net.delivered(2);
     play(&mut net, Stream::BothWays, Duration::from_secs(6));
-    assert_eq!(net.status(1, 2).paths, [RelayId(1)], "{:?}", net.client(1).leases());
+    assert_eq!(net.paths(1, 2), [RelayId(1)], "{:?}", net.client(1).leases());
     assert_eq!(net.client(1).counters().binds, before + 1);
     let sent = |kind: u8| net.nodes[&1].sent.iter().any(|(_, bytes)| bytes[0] == kind);
     assert!(sent(first_byte::RESUME) && !sent(first_byte::BIND), "without public-key work");
@@ -152,7 +152,7 @@ fn the_third_relay_stands_in_for_a_dead_one() {
     net.dead.extend([1, 2]);
     let at = net.now;
     play(&mut net, Stream::BothWays, Duration::from_secs(4));
-    assert_eq!(net.status(1, 2).paths, [RelayId(3)]);
+    assert_eq!(net.paths(1, 2), [RelayId(3)]);
     assert!(longest_gap(&net, 2, at) < Duration::from_secs(2));
 }
 
@@ -210,7 +210,7 @@ fn a_relay_that_goes_on_after_a_pause_delivers_nothing_twice() {
     net.thaw(1);
     play(&mut net, Stream::BothWays, Duration::from_secs(3));
     net.run_for(Duration::from_millis(100));
-    assert_eq!(net.status(1, 2).paths, [RelayId(1)]);
+    assert_eq!(net.paths(1, 2), [RelayId(1)]);
     assert_eq!(net.delivered(2), 400, "late ones come late, and once: {:?}", net.drops(2));
 }
 

@@ -125,9 +125,9 @@ fn a_member_without_a_lease_at_the_relay_is_reached_by_the_next() {
     let (relay, handle, tag) = lease_of(&mut net, 1);
     let hint = Hint { kind: HintKind::NoPeer(member(2)), handle, tag };
     inject(&mut net, 1, relay, &hint.encode());
-    assert_eq!(net.status(1, 2).paths, [RelayId(2)]);
+    assert_eq!(net.paths(1, 2), [RelayId(2)]);
     net.run_for(Duration::from_secs(2));
-    assert_eq!(net.status(1, 2).paths, [RelayId(1)]);
+    assert_eq!(net.paths(1, 2), [RelayId(1)]);
 }
 
 #[test]

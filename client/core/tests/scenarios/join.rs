@@ -23,7 +23,7 @@ fn members_find_each_other_and_packets_cross() {
             net.drops(to)
         );
     }
-    assert_eq!(net.status(1, 2).paths, [RelayId(1)]);
+    assert_eq!(net.paths(1, 2), [RelayId(1)]);
 }
 
 /// The UDP part of joining: from the ticket in hand to the first of a host's pings answered.

@@ -4,24 +4,21 @@ use ed25519_dalek::SigningKey;
 use lanrage_client_core::{Connection, DropReason, Event, KickError};
 use lanrage_proto::api::{Change, MemberRecord, Role};
 use lanrage_proto::bytes::Blob;
-use lanrage_proto::party::EpochCopy;
 use lanrage_proto::signed::KickRecord;
 use lanrage_proto::{Epoch, Generation, PartySecret, TunnelKey};
-use rand_chacha::ChaCha8Rng;
-use rand_core::SeedableRng as _;
 
-use crate::net::control::{SESSION, member, private, tunnel_key};
+use crate::net::control::{SESSION, member, tunnel_key};
 use crate::net::{Link, Net, SECRET};
 
 /// `kicker` puts `target` out; control answers the kicker and tells nobody else.
-fn kick(net: &mut Net, kicker: u8, target: u8) -> KickRecord {
+pub(crate) fn kick(net: &mut Net, kicker: u8, target: u8) -> KickRecord {
     let body = net.act(kicker, |client, _| client.kick(member(target))).unwrap();
     let record = net.control.kick(kicker, &body);
     net.act(kicker, |client, now| client.handle_kicked(&record, now));
     record
 }
 
-fn crosses(net: &mut Net, from: u8, to: u8) -> bool {
+pub(crate) fn crosses(net: &mut Net, from: u8, to: u8) -> bool {
     net.run_for(Duration::from_millis(200));
     let before = net.delivered(to);
     net.send_udp(from, to, b"hello");
@@ -121,6 +118,31 @@ fn the_kicked_member_stops_and_knows_who_did_it() {
     assert_eq!(net.client(3).poll_timeout(), None);
 }
 
+/// A player who asks twice, or whose first answer is lost: whichever kick control took begins the
+/// epoch.
+#[test]
+fn a_second_kick_does_not_forget_the_first() {
+    let mut net = Net::with_members(10, 2, 4);
+    let [first, second] = [3, 4].map(|target| net.client(1).kick(member(target)).unwrap());
+    let record = net.control.kick(1, &first);
+    net.act(1, |client, _| client.handle_kick_refused(&second.commitment));
+    net.act(1, |client, now| client.handle_kicked(&record, now));
+    assert_eq!(net.client(1).epoch(), Epoch(2));
+
+    let kicks: Vec<_> = (0..8).map(|_| net.client(1).kick(member(4)).unwrap()).collect();
+    assert_eq!(net.client(1).kick(member(4)), Err(KickError::TooMany));
+    net.client(1).handle_kick_refused(&kicks[3].commitment);
+    let ninth = net.client(1).kick(member(4)).unwrap();
+    let record = net.control.kick(1, &ninth);
+    net.act(1, |client, now| client.handle_kicked(&record, now));
+    assert_eq!(net.client(1).epoch(), Epoch(3));
+    assert!(crosses(&mut net, 1, 2));
+    for target in [4, 2, 2, 2, 2, 2, 2, 2, 2] {
+        let kick = net.client(1).kick(member(target));
+        assert_eq!(kick.is_ok(), target == 2, "those of a past epoch are forgotten");
+    }
+}
+
 #[test]
 fn only_those_who_may_kick() {
     let mut net = Net::with_members(6, 2, 3);
@@ -175,46 +197,6 @@ fn no_member_can_hinder_a_kick() {
         assert_eq!(net.client(2).epoch(), Epoch(epoch));
     }
     assert!(crosses(&mut net, 2, 1));
-}
-
-fn copy(from: u8, key: u8, to: u8) -> EpochCopy {
-    let mut rng = ChaCha8Rng::seed_from_u64(1);
-    EpochCopy::seal(
-        SESSION,
-        Epoch(2),
-        member(from),
-        &private(key),
-        (member(to), &tunnel_key(to)),
-        &SECRET,
-        &PartySecret([66; 32]),
-        &mut rng,
-    )
-    .unwrap()
-}
-
-#[test]
-fn a_forged_copy_begins_no_epoch() {
-    let mut net = Net::with_members(7, 2, 3);
-    // By a plain member; in the owner's name with another key; by nobody; by the one who is out.
-    for (from, key) in [(3, 3), (1, 3), (9, 9)] {
-        let mut party = net.control.party(2);
-        party.epoch = Epoch(2);
-        party.copies = vec![copy(from, key, 2)];
-        net.act(2, |client, now| client.handle_party(&party, now));
-        assert_eq!(net.client(2).epoch(), Epoch(1), "copy from {from} with key {key}");
-    }
-    let body = net.act(1, |client, _| client.kick(member(3))).unwrap();
-    let record = net.control.kick(1, &body);
-    let mut party = net.control.party(2);
-    party.copies = vec![copy(3, 3, 2)];
-    net.act(2, |client, now| client.handle_party(&party, now));
-    assert_eq!(net.client(2).epoch(), Epoch(1), "the kicked member's own copy");
-    let mut forged = record;
-    forged.kicker = member(3);
-    forged.member = member(1);
-    party.kicks = vec![forged];
-    net.act(2, |client, now| client.handle_party(&party, now));
-    assert_eq!(net.client(2).epoch(), Epoch(1), "a record that control has not signed");
 }
 
 /// Control, or an ex-member with the old secret, puts a device of its own into the directory.

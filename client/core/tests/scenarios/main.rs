@@ -3,6 +3,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "tests look for one variant among many")]
 
 mod failover;
+mod false_epochs;
 mod hostile;
 mod join;
 mod kick;

@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use lanrage_client_core::DropReason;
 
-use crate::net::Net;
 use crate::net::control::member;
 use crate::net::packets::{icmpv6, mss_of, tcp_syn, udp};
+use crate::net::{Link, Net, SECRET};
 
 fn v4(net: &mut Net, number: u8) -> IpAddr {
     net.client(1).networks().ipv4(member(number)).into()
@@ -116,6 +116,45 @@ fn tcp_is_told_what_fits_one_datagram() {
             assert_eq!(mss_of(&syn), (carried, true), "{from} {asked}");
         }
     }
+}
+
+/// TCP's bulk and every packet above 1,184 bytes vanished where the underlay's MTU was below 1,488:
+/// nothing looked whether a long datagram arrives.
+#[test]
+fn regression_packets_of_all_lengths_cross_an_underlay_that_turns_narrow() {
+    const NARROW: usize = 1280 - 40 - 8;
+    let mut net = Net::new(5, 2);
+    net.link.datagram_len_max = NARROW;
+    for number in [1, 2] {
+        net.control.add(number, &SECRET);
+    }
+    for number in [1, 2] {
+        net.turn_on(number);
+    }
+    net.run_for(Duration::from_secs(3));
+    let (from, to) = (v4(&mut net, 1), v4(&mut net, 2));
+    let packet = |length: usize| udp(from, to, (9, 9), &vec![7; length - 28]);
+    let all_cross = |net: &mut Net| {
+        for length in [28, 1184, 1185, 1392, 1500] {
+            assert_eq!(cross(net, packet(length)), Some(packet(length)), "{length}");
+        }
+    };
+    let told = |net: &mut Net| mss_of(&cross(net, tcp_syn(from, to, 1460)).unwrap()).0;
+    all_cross(&mut net);
+    assert_eq!(told(&mut net), 1184 - 40);
+
+    let play = |net: &mut Net, seconds| {
+        for _ in 0..10 * seconds {
+            cross(net, packet(1300));
+        }
+    };
+    net.link.datagram_len_max = Link::GOOD.datagram_len_max;
+    play(&mut net, 20);
+    assert_eq!(told(&mut net), 1424 - 40);
+    all_cross(&mut net);
+    net.link.datagram_len_max = NARROW;
+    play(&mut net, 3);
+    all_cross(&mut net);
 }
 
 #[test]

@@ -2,8 +2,9 @@ use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound, Refusal};
 use lanrage_proto::handshake::{Responder, ephemeral_seed};
 use lanrage_proto::{TunnelKey, signed};
 
-use super::cookies::{Place, Purpose};
+use super::cookies::Place;
 use super::leases::{Claim, Granted};
+use super::ranks::Rank;
 use super::{Binder, CLOCK_LEEWAY_S, Now, Outcome};
 
 impl Binder {
@@ -12,21 +13,11 @@ impl Binder {
         let Ok(bind) = Bind::decode(datagram) else {
             return Outcome::Malformed;
         };
-        if !self.cookies.holds(bind.cookie, Purpose::Hello(bind.nonce), place) {
-            return Outcome::BadCookie;
-        }
-        let question = (bind.ephemeral(), place);
-        if let Some(answer) = self.answers.find(&question) {
-            let answer = answer.to_vec();
-            self.transmit(place, answer);
-            return Outcome::Repeated;
-        }
-        if !self.budgets.prefixes.take(place.remote.ip(), now.ms) {
-            return Outcome::PrefixBudget;
-        }
-        if !self.budgets.bind.take(now.ms) {
-            return Outcome::Budget;
-        }
+        let exchange = (bind.nonce, bind.cookie);
+        let question = match self.admit(now, exchange, datagram, place, |all| &mut all.bind) {
+            Ok(question) => question,
+            Err(outcome) => return outcome,
+        };
         let seed = ephemeral_seed(&mut self.rng);
         let (key, relay) = (&self.identity.key, self.identity.relay);
         let Ok((responder, payload)) = Responder::accept(key, &bind, relay, seed) else {
@@ -46,18 +37,12 @@ impl Binder {
         };
         let noise = responder.answer(&result);
         let answer = Bound { nonce: bind.nonce, noise: &noise }.encode();
-        self.answers.keep(now.ms, question, answer.clone());
-        self.transmit(place, answer);
+        self.answer(now, question, answer);
         outcome
     }
 
-    /// What a ticket claims, once its signature, its scope, its key and its time hold.
-    fn claim(
-        &mut self,
-        now: Now,
-        request: &BindRequest,
-        client: TunnelKey,
-    ) -> Result<Claim, Refusal> {
+    /// What a ticket claims, once its signature, its scope and its key hold and it has begun.
+    fn claim(&self, now: Now, request: &BindRequest, client: TunnelKey) -> Result<Claim, Refusal> {
         let ticket = request
             .ticket
             .verify(self.signing_keys.as_slice())
@@ -71,23 +56,15 @@ impl Binder {
         if now.unix_s + CLOCK_LEEWAY_S < ticket.not_before {
             return Err(Refusal::NotYetValid);
         }
-        let claim = Claim {
+        Ok(Claim {
             session: ticket.session,
             member: ticket.member,
             generation: ticket.generation,
             rate_class: ticket.rate_class,
             expires: ticket.expires,
             instance: request.instance,
-            stamp: request.stamp,
-        };
-        self.check_standing(now, &claim)?;
-        let newer = self.member_records(claim.session, claim.member).any(|(_, record)| {
-            record.claim.instance == claim.instance && record.claim.stamp >= claim.stamp
-        });
-        if newer || !self.stamps.take(claim.session, claim.member, &claim.instance, claim.stamp) {
-            return Err(Refusal::Replayed);
-        }
-        Ok(claim)
+            rank: Rank::of_bind(request.stamp),
+        })
     }
 }
 

@@ -56,7 +56,8 @@ impl Binder {
 
     fn move_lease(&mut self, now: Now, handle: Handle, place: Place) {
         let endpoint = Endpoint::new(place.remote, place.local);
-        if self.table.rebind(handle, endpoint).is_err() {
+        let has_moved = self.table.lease(handle).is_some_and(|lease| lease.endpoint != endpoint);
+        if !has_moved || self.table.rebind(handle, endpoint).is_err() {
             return;
         }
         let settle_at_ms = now.ms + SETTLE_MS;

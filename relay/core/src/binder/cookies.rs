@@ -1,4 +1,3 @@
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 use lanrage_proto::frame::{Cookie, Nonce};
@@ -35,36 +34,18 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Cookies {
     epoch: u32,
-    current: Epoch,
-    former: Epoch,
+    current: Zeroizing<[u8; 32]>,
+    former: Zeroizing<[u8; 32]>,
     rotate_at_ms: u64,
-    /// Of spent cookies, in each epoch.
-    capacity: usize,
-}
-
-#[derive(Debug)]
-struct Epoch {
-    key: Zeroizing<[u8; 32]>,
-    /// The MACs of cookies that have had a RESUME answered.
-    spent: HashSet<[u8; 16]>,
-}
-
-impl Epoch {
-    fn new(rng: &mut impl RngCore, capacity: usize) -> Self {
-        let mut key = Zeroizing::new([0; 32]);
-        rng.fill_bytes(&mut *key);
-        Self { key, spent: HashSet::with_capacity(capacity) }
-    }
 }
 
 impl Cookies {
-    pub(super) fn new(rng: &mut impl RngCore, capacity: usize, now_ms: u64) -> Self {
+    pub(super) fn new(rng: &mut impl RngCore, now_ms: u64) -> Self {
         Self {
             epoch: rng.next_u32(),
-            current: Epoch::new(rng, capacity),
-            former: Epoch::new(rng, capacity),
+            current: fresh_key(rng),
+            former: fresh_key(rng),
             rotate_at_ms: now_ms + EPOCH_MS,
-            capacity,
         }
     }
 
@@ -75,7 +56,7 @@ impl Cookies {
     /// Begins a new epoch.
     pub(super) fn rotate(&mut self, rng: &mut impl RngCore, now_ms: u64) {
         self.epoch = self.epoch.wrapping_add(1);
-        self.former = std::mem::replace(&mut self.current, Epoch::new(rng, self.capacity));
+        self.former = std::mem::replace(&mut self.current, fresh_key(rng));
         self.rotate_at_ms = now_ms + EPOCH_MS;
     }
 
@@ -88,35 +69,28 @@ impl Cookies {
 
     pub(super) fn holds(&self, cookie: Cookie, purpose: Purpose, place: Place) -> bool {
         let (number, given) = split(cookie);
-        let epoch = if number == self.epoch {
+        let key = if number == self.epoch {
             &self.current
         } else if number == self.epoch.wrapping_sub(1) {
             &self.former
         } else {
             return false;
         };
-        mac(epoch, purpose, place).ct_eq(&given).into()
+        mac(key, purpose, place).ct_eq(&given).into()
     }
+}
 
-    /// Spends a cookie that holds. `false` if it is spent already, or if this epoch has room for no
-    /// more.
-    pub(super) fn spend(&mut self, cookie: Cookie) -> bool {
-        let (number, mac) = split(cookie);
-        let epoch = if number == self.epoch { &mut self.current } else { &mut self.former };
-        epoch.spent.len() < self.capacity && epoch.spent.insert(mac)
-    }
-
-    /// Spent cookies remembered.
-    pub(super) fn spent(&self) -> usize {
-        self.current.spent.len() + self.former.spent.len()
-    }
+fn fresh_key(rng: &mut impl RngCore) -> Zeroizing<[u8; 32]> {
+    let mut key = Zeroizing::new([0; 32]);
+    rng.fill_bytes(&mut *key);
+    key
 }
 
 fn split(Cookie([e0, e1, e2, e3, mac @ ..]): Cookie) -> (u32, [u8; 16]) {
     (u32::from_be_bytes([e0, e1, e2, e3]), mac)
 }
 
-fn mac(epoch: &Epoch, purpose: Purpose, place: Place) -> [u8; 16] {
+fn mac(key: &[u8; 32], purpose: Purpose, place: Place) -> [u8; 16] {
     let (label, context): (&[u8], _) = match purpose {
         Purpose::Hello(nonce) => (b"hello", nonce.0),
         Purpose::Rebind { handle, tag } => {
@@ -131,5 +105,5 @@ fn mac(epoch: &Epoch, purpose: Purpose, place: Place) -> [u8; 16] {
         IpAddr::V6(ip) => ip.octets(),
     };
     let (port, local) = (place.remote.port().to_be_bytes(), place.local.0.to_be_bytes());
-    mac16(&epoch.key, &[label, &context, &ip, &port, &local])
+    mac16(key, &[label, &context, &ip, &port, &local])
 }

@@ -7,6 +7,7 @@ use rand_core::RngCore as _;
 use zeroize::Zeroizing;
 
 use super::cookies::Place;
+use super::ranks::Rank;
 use super::{
     Binder, CLOCK_LEEWAY_S, Control, End, IDLE_TIMEOUT_MS, LOST_CONTROL_GRACE_S, Now,
     PENDING_TIMEOUT_MS, RECOVERY_MS, TAKEOVER_WINDOW_MS, TAKEOVERS_MAX,
@@ -23,7 +24,7 @@ pub(super) struct Claim {
     /// Seconds since 1970.
     pub(super) expires: u64,
     pub(super) instance: [u8; 16],
-    pub(super) stamp: u64,
+    pub(super) rank: Rank,
 }
 
 /// How a claim was met.
@@ -61,7 +62,7 @@ pub(super) enum Direction {
 
 impl Binder {
     /// Checks a claim's time and generation.
-    pub(super) fn check_standing(&self, now: Now, claim: &Claim) -> Result<(), Refusal> {
+    fn check_standing(&self, now: Now, claim: &Claim) -> Result<(), Refusal> {
         let grace = match self.control {
             Control::Lost => LOST_CONTROL_GRACE_S,
             Control::Present { .. } => CLOCK_LEEWAY_S,
@@ -80,6 +81,18 @@ impl Binder {
         Ok(())
     }
 
+    /// Takes a claim's rank, which must be above that of every claim of its instance before: what was
+    /// held back on its way must not undo what came later.
+    fn take_rank(&mut self, claim: &Claim) -> Result<(), Refusal> {
+        let is_overtaken = self.member_records(claim.session, claim.member).any(|(_, record)| {
+            record.claim.instance == claim.instance && record.claim.rank >= claim.rank
+        });
+        if is_overtaken || !self.ranks.take(claim) {
+            return Err(Refusal::Replayed);
+        }
+        Ok(())
+    }
+
     /// Whether a lease's ticket no longer keeps it.
     pub(super) fn is_over(&self, now: Now, expires: u64) -> bool {
         let grace = match self.control {
@@ -89,14 +102,16 @@ impl Binder {
         now.unix_s > expires.saturating_add(grace)
     }
 
-    /// Meets a claim whose standing holds: renews the lease that this instance has at this address,
-    /// or makes a pending one beside the lease that the member has.
+    /// Meets a claim that is in time, not revoked and new: renews the lease that this instance has at
+    /// this address, or makes a pending one beside the lease that the member has.
     pub(super) fn grant(
         &mut self,
         now: Now,
         place: Place,
         claim: &Claim,
     ) -> Result<(Box<Lease>, Granted), Refusal> {
+        self.check_standing(now, claim)?;
+        self.take_rank(claim)?;
         let endpoint = Endpoint::new(place.remote, place.local);
         let pending_until_ms = now.ms + PENDING_TIMEOUT_MS;
         let same = self.member_records(claim.session, claim.member).find(|(lease, record)| {

@@ -21,17 +21,17 @@ mod control;
 mod cookies;
 mod hello;
 mod leases;
+mod ranks;
 mod resume;
 mod revocations;
-mod stamps;
 mod timers;
 
 use answers::Answers;
 use budgets::Budgets;
 use cookies::{Cookies, Place};
 use leases::Record;
+use ranks::Ranks;
 use revocations::Revocations;
-use stamps::Stamps;
 use timers::Timers;
 
 /// A new lease is dropped when nothing uses it for this long.
@@ -51,8 +51,8 @@ pub const TAKEOVERS_MAX: usize = 3;
 /// See [`TAKEOVERS_MAX`].
 pub const TAKEOVER_WINDOW_MS: u64 = 60_000;
 
-/// Slots for stamps, at 16 bytes: four a lease, and never so few that they collide.
-const STAMPS_MIN: usize = 1 << 16;
+/// Slots for ranks, at 16 bytes: four a lease, and never so few that they collide.
+const RANKS_MIN: usize = 1 << 16;
 
 /// The two clocks of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,8 +103,6 @@ pub struct Stored {
     pub records: usize,
     /// Answers for questions that come again.
     pub answers: usize,
-    /// Cookies that cannot be used again.
-    pub spent_cookies: usize,
     /// Revocations.
     pub revocations: usize,
     /// Timers.
@@ -128,7 +126,7 @@ pub struct Binder {
     revocations: Revocations,
     cookies: Cookies,
     answers: Answers,
-    stamps: Stamps,
+    ranks: Ranks,
     budgets: Budgets,
     timers: Timers,
     transmits: VecDeque<Transmit>,
@@ -141,13 +139,10 @@ impl Binder {
     pub fn new(identity: Identity, table: Writer, seed: [u8; 32], now: Now) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let slots = table.slots() as usize;
-        let mut key = || {
-            let mut key = [0; 16];
-            rng.fill_bytes(&mut key);
-            key
-        };
-        let (stamps, budgets) =
-            (Stamps::new(key(), (4 * slots).max(STAMPS_MIN)), Budgets::new(key()));
+        let (mut ranks, mut prefixes, mut answers) = ([0; 16], [0; 16], [0; 32]);
+        rng.fill_bytes(&mut ranks);
+        rng.fill_bytes(&mut prefixes);
+        rng.fill_bytes(&mut answers);
         Self {
             identity,
             table,
@@ -156,10 +151,10 @@ impl Binder {
             signing_keys: Vec::new(),
             control: Control::Lost,
             revocations: Revocations::default(),
-            cookies: Cookies::new(&mut rng, slots, now.ms),
-            answers: Answers::default(),
-            stamps,
-            budgets,
+            cookies: Cookies::new(&mut rng, now.ms),
+            answers: Answers::new(answers),
+            ranks: Ranks::new(ranks, (4 * slots).max(RANKS_MIN)),
+            budgets: Budgets::new(prefixes),
             timers: Timers::new(now.ms),
             transmits: VecDeque::new(),
             counters: BinderCounters::default(),
@@ -269,7 +264,6 @@ impl Binder {
         Stored {
             records: self.records.iter().flatten().count(),
             answers: self.answers.len(),
-            spent_cookies: self.cookies.spent(),
             revocations: self.revocations.len(),
             timers: self.timers.len(),
         }

@@ -11,7 +11,7 @@ pub enum Outcome {
     Bound,
     /// BIND: the lease it has goes on.
     Renewed,
-    /// RESUME: a new lease, pending.
+    /// RESUME: a new lease, pending, or the one it has goes on.
     Resumed,
     /// BIND or RESUME: came again, and got the same answer.
     Repeated,
@@ -29,7 +29,7 @@ pub enum Outcome {
     Budget,
     /// Dropped: the source prefix's budget is used up.
     PrefixBudget,
-    /// Dropped: the cookie is old, spent, or not for this address.
+    /// Dropped: the cookie is old, or not for this address.
     BadCookie,
     /// Dropped: a handshake, proof, seal or counter that does not hold.
     NotAuthentic,

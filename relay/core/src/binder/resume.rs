@@ -8,57 +8,39 @@ use rand_core::RngCore as _;
 use zeroize::Zeroizing;
 
 use super::bind::refused;
-use super::cookies::{Place, Purpose};
+use super::cookies::Place;
 use super::leases::Claim;
+use super::ranks::Rank;
 use super::{Binder, Now, Outcome};
 
 const VERSION: u8 = 1;
 const NONCE_LEN: usize = 24;
-const BODY_LEN: usize = 1 + 1 + 1 + 1 + 4 + 8 + 8 + 16 + 8 + 32;
+const BODY_LEN: usize = 1 + 1 + 1 + 1 + 4 + 8 + 8 + 16 + 8 + 4 + 32;
 const _: () = assert!(NONCE_LEN + BODY_LEN + 16 <= TICKET_LEN_MAX);
 
 impl Binder {
     /// RESUME (§5.4): the lease of a relay that has forgotten it, without public-key work.
-    ///
-    /// A cookie is good for one answer: the answer's key comes from nonce and cookie, and no two
-    /// different answers may be sealed under it.
     pub(super) fn handle_resume(&mut self, now: Now, datagram: &[u8], place: Place) -> Outcome {
         let Ok(resume) = Resume::decode(datagram) else {
             return Outcome::Malformed;
         };
-        if !self.cookies.holds(resume.cookie, Purpose::Hello(resume.nonce), place) {
-            return Outcome::BadCookie;
-        }
-        let question = (question(&resume), place);
-        if let Some(answer) = self.answers.find(&question) {
-            let answer = answer.to_vec();
-            self.transmit(place, answer);
-            return Outcome::Repeated;
-        }
-        if !self.budgets.prefixes.take(place.remote.ip(), now.ms) {
-            return Outcome::PrefixBudget;
-        }
-        if !self.budgets.resume.take(now.ms) {
-            return Outcome::Budget;
-        }
+        let exchange = (resume.nonce, resume.cookie);
+        let question = match self.admit(now, exchange, datagram, place, |all| &mut all.resume) {
+            Ok(question) => question,
+            Err(outcome) => return outcome,
+        };
         let Some((key, claim)) = self.open_ticket(resume.ticket) else {
             return Outcome::NotAuthentic;
         };
         if !resume.proves(&key, self.identity.relay) {
             return Outcome::NotAuthentic;
         }
-        if !self.cookies.spend(resume.cookie) {
-            return Outcome::BadCookie;
-        }
-        let granted =
-            self.check_standing(now, &claim).and_then(|()| self.grant(now, place, &claim));
-        let (result, outcome) = match granted {
+        let (result, outcome) = match self.grant(now, place, &claim) {
             Ok((lease, _)) => (BindResult::Lease(lease), Outcome::Resumed),
             Err(reason) => (refused(reason, now), Outcome::Refused(reason)),
         };
         let answer = Resumed::seal(&resume, &key, &result);
-        self.answers.keep(now.ms, question, answer.clone());
-        self.transmit(place, answer);
+        self.answer(now, question, answer);
         outcome
     }
 
@@ -66,7 +48,7 @@ impl Binder {
     ///
     /// ```text
     /// nonce 24 B | XChaCha20-Poly1305(version u8 | member u8 | rate class u8 | 0 | generation u32 |
-    ///              session u64 | expires u64 | instance 16 B | stamp u64 | key 32 B)
+    ///              session u64 | expires u64 | instance 16 B | stamp u64 | resumed u32 | key 32 B)
     /// ```
     pub(super) fn resumption(&mut self, claim: &Claim) -> (Zeroizing<[u8; 32]>, Vec<u8>) {
         let mut key = Zeroizing::new([0; 32]);
@@ -80,7 +62,8 @@ impl Binder {
                 .u64(claim.session.0)
                 .u64(claim.expires)
                 .bytes(&claim.instance)
-                .u64(claim.stamp)
+                .u64(claim.rank.stamp)
+                .u32(claim.rank.resumed)
                 .bytes(&*key)
                 .finish(),
         );
@@ -111,6 +94,7 @@ impl Binder {
     }
 }
 
+/// The key, and the claim of who resumes by it.
 fn read_body(body: &[u8]) -> Result<(Zeroizing<[u8; 32]>, Claim), Malformed> {
     let mut reader = Reader::new(body, "resumption ticket");
     let [version, member, rate_class, _] = reader.array()?;
@@ -124,17 +108,9 @@ fn read_body(body: &[u8]) -> Result<(Zeroizing<[u8; 32]>, Claim), Malformed> {
         session: SessionId(reader.u64()?),
         expires: reader.u64()?,
         instance: reader.array()?,
-        stamp: reader.u64()?,
+        rank: Rank { stamp: reader.u64()?, resumed: reader.u32()? }.resumed(),
     };
     let key = Zeroizing::new(reader.array()?);
     reader.finish()?;
     Ok((key, claim))
-}
-
-/// Nonce and the cookie's MAC: 32 bytes that no other RESUME from this place has.
-fn question(resume: &Resume<'_>) -> [u8; 32] {
-    let mut question = [0; 32];
-    question[..16].copy_from_slice(&resume.nonce.0);
-    question[16..].copy_from_slice(&resume.cookie.0[4..]);
-    question
 }

@@ -1,28 +1,34 @@
 use std::fmt;
+use std::net::SocketAddr;
 
 use lanrage_proto::frame::hint::Hint;
-use lanrage_proto::stun::RESPONSE_LEN_MAX;
+use lanrage_proto::stun::{RESPONSE_LEN_MAX, TransactionId, encode_response};
 
 /// A short datagram that goes back to where the question came from.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
-    bytes: [[u8; 4]; RESPONSE_LEN_MAX / 4],
+    bytes: [u8; RESPONSE_LEN_MAX],
     len: usize,
 }
 
-const _: () = assert!(RESPONSE_LEN_MAX.is_multiple_of(4) && Hint::LEN <= RESPONSE_LEN_MAX);
+const _: () = assert!(Hint::LEN <= RESPONSE_LEN_MAX);
 
 impl Answer {
     /// The datagram.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes.as_flattened()[..self.len]
+        &self.bytes[..self.len]
     }
 
-    /// The caller appends [`RESPONSE_LEN_MAX`] bytes at most.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        let end = self.len + bytes.len();
-        self.bytes.as_flattened_mut()[self.len..end].copy_from_slice(bytes);
-        self.len = end;
+    pub(super) fn hint(hint: Hint) -> Self {
+        let mut bytes = [0; RESPONSE_LEN_MAX];
+        bytes[..Hint::LEN].copy_from_slice(&hint.encode());
+        Self { bytes, len: Hint::LEN }
+    }
+
+    pub(super) fn stun(id: TransactionId, client: SocketAddr) -> Self {
+        let mut bytes = [0; RESPONSE_LEN_MAX];
+        let len = encode_response(id, client, &mut bytes).len();
+        Self { bytes, len }
     }
 }
 

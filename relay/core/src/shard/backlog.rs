@@ -12,6 +12,8 @@ pub(super) struct Broadcast {
     pub(super) rate_class: u8,
     /// The next member.
     pub(super) cursor: Cursor,
+    /// It may have gone to somebody.
+    pub(super) has_begun: bool,
 }
 
 /// Broadcasts in the order they came, with their bytes: a ring of fixed slots.

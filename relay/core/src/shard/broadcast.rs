@@ -1,4 +1,4 @@
-use lanrage_relay_table::{Cursor, Endpoint, Handle, Lease, Reader};
+use lanrage_relay_table::{Cursor, Endpoint, Handle, Lease, Miss, Reader};
 
 use super::backlog::Broadcast;
 use super::{Counters, Shard, Verdict, charge};
@@ -17,6 +17,7 @@ impl Shard {
             handle: lease.handle,
             rate_class: lease.rate_class,
             cursor: Cursor::start(lease.chain),
+            has_begun: self.backlog.is_empty(),
         };
         if self.backlog.is_full() {
             return self.counters.drop(DropReason::BroadcastBacklog, 1);
@@ -43,6 +44,13 @@ impl Shard {
         while self.copies_left > 0 {
             let (broadcast, frame) = self.backlog.front()?;
             let (handle, rate_class, len) = (broadcast.handle, broadcast.rate_class, frame.len());
+            if !std::mem::replace(&mut broadcast.has_begun, true)
+                && !may_begin(&self.table, broadcast, self.now_ms)
+            {
+                self.counters.broadcasts_cut += 1;
+                self.backlog.pop();
+                continue;
+            }
             match next_target(&self.table, broadcast, &mut self.counters) {
                 Some(to) => {
                     self.copies_left -= 1;
@@ -64,6 +72,16 @@ impl Shard {
             let limits = rate::limits(rate_class);
             charge::copies(limits, &from, self.now_ms, copies, copies * len as u64);
         }
+    }
+}
+
+/// Whether the sender of a broadcast that waited has its lease still, and copies left: those of its
+/// broadcasts before this one were made, and charged, after this one was admitted.
+fn may_begin(table: &Reader, broadcast: &Broadcast, now_ms: u64) -> bool {
+    match table.source(broadcast.handle) {
+        Ok(from) => charge::has_copies(rate::limits(broadcast.rate_class), &from, now_ms),
+        Err(Miss::Torn) => true,
+        Err(Miss::Absent) => false,
     }
 }
 

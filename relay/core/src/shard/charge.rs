@@ -32,6 +32,13 @@ fn fit(limits: &Limits, bucket: impl Fn(Budget) -> u64, load: Load) -> u64 {
     if load.is_broadcast { fit.min(admits(limits.copies, Budget::Copies, 1)) } else { fit }
 }
 
+/// Whether lease and session may have copies made.
+pub(super) fn has_copies(limits: &ClassLimits, from: &Source<'_>, now_ms: u64) -> bool {
+    let admits = |rate: Rate, full_at| rate.admits(full_at, now_ms, 1, 1) == 1;
+    admits(limits.lease.copies, from.owner.bucket(Budget::Copies))
+        && admits(limits.session.copies, from.session.bucket(Budget::Copies))
+}
+
 /// Charges frames received from a lease.
 pub(super) fn frames(
     limits: &ClassLimits,

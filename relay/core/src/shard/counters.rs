@@ -31,12 +31,15 @@ pub struct Counters {
     pub hints: u64,
     /// Broadcasts that did not fit one pass and waited.
     pub deferred: u64,
+    /// Broadcasts that waited and went to nobody: meanwhile their sender's copies were used up, or
+    /// its lease was gone.
+    pub broadcasts_cut: u64,
     /// Copies not made because the target's lease was being changed on every look.
     pub copies_torn: u64,
 }
 
 /// Counts but for the drops.
-const COUNTS: usize = 11;
+const COUNTS: usize = 12;
 
 impl Counters {
     /// Number of words in [`Counters::to_words`].
@@ -76,6 +79,7 @@ impl Counters {
             self.copies,
             self.hints,
             self.deferred,
+            self.broadcasts_cut,
             self.copies_torn,
         ]);
         dropped.copy_from_slice(&self.dropped);
@@ -95,6 +99,7 @@ impl Counters {
             copies,
             hints,
             deferred,
+            broadcasts_cut,
             copies_torn,
             dropped @ ..,
         ] = *words;
@@ -110,6 +115,7 @@ impl Counters {
             copies,
             hints,
             deferred,
+            broadcasts_cut,
             copies_torn,
         }
     }

@@ -39,8 +39,6 @@ impl Hints {
         }
         counters.hints += 1;
         counters.planned += 1;
-        let mut answer = Answer::default();
-        answer.push(&Hint { kind, handle: sent.handle, tag: sent.tag }.encode());
-        Verdict::Answer(answer)
+        Verdict::Answer(Answer::hint(Hint { kind, handle: sent.handle, tag: sent.tag }))
     }
 }

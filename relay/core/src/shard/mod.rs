@@ -26,7 +26,6 @@ mod data;
 mod hints;
 pub use answer::Answer;
 mod counters;
-mod xor_mapped;
 pub use counters::Counters;
 
 use backlog::Backlog;
@@ -223,7 +222,7 @@ impl Shard {
         self.counters.received += 1;
         self.counters.answered += 1;
         self.counters.planned += 1;
-        Verdict::Answer(xor_mapped::answer(id, source))
+        Verdict::Answer(Answer::stun(id, source))
     }
 
     fn drop_one(&mut self, reason: DropReason) -> Verdict {

@@ -8,12 +8,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ed25519_dalek::SigningKey;
-use lanrage_proto::frame::Nonce;
 use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound, Lease};
 use lanrage_proto::frame::challenge::Challenge;
 use lanrage_proto::frame::control::{Message, Sealed};
 use lanrage_proto::frame::data::Sent;
 use lanrage_proto::frame::hello::Hello;
+use lanrage_proto::frame::resume::Resume;
+use lanrage_proto::frame::{Cookie, Nonce};
 use lanrage_proto::handshake::Initiator;
 use lanrage_proto::ids::{
     Destination, Generation, KeyId, Member, PoolId, RateClass, RelayId, SessionId,
@@ -82,16 +83,20 @@ pub struct Relay {
 
 impl Relay {
     pub fn start(dir: &Path, backend: BackendSetting) -> Self {
-        let settings = Settings {
+        Self::start_with(dir, Settings { backend: Some(backend), ..Settings::default() })
+    }
+
+    /// Where the settings leave something out, two shards on free ports of loopback.
+    pub fn start_with(dir: &Path, settings: Settings) -> Self {
+        let settings = settings.or(Settings {
             state_dir: Some(dir.to_owned()),
             listen: Some(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()]),
             advertise: Some(Vec::new()),
             shards: Some(2),
             leases: Some(1024),
-            backend: Some(backend),
             metrics_listen: Some("127.0.0.1:0".to_owned()),
             ..Settings::default()
-        };
+        });
         let config = settings.resolve(None).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
@@ -149,7 +154,7 @@ impl Relay {
 pub struct Client {
     pub socket: UdpSocket,
     relay: SocketAddr,
-    member: Member,
+    pub member: Member,
     private: [u8; 32],
     stamp: u64,
 }
@@ -186,12 +191,25 @@ impl Client {
         self.socket.recv(&mut buffer).ok().map(|len| buffer[..len].to_vec())
     }
 
-    pub fn bind(&mut self) -> Lease {
-        self.stamp += 1;
-        let nonce = Nonce([self.member.number() ^ self.stamp as u8; 16]);
+    pub fn challenge(&self) -> Challenge {
+        let mut nonce = Nonce([0; 16]);
+        getrandom::fill(&mut nonce.0).unwrap();
         let hello = Hello { version_min: 1, version_max: 1, nonce };
         let challenge = Challenge::decode(&self.ask(&hello.encode()).unwrap()).unwrap();
         assert_eq!(challenge.nonce, nonce);
+        challenge
+    }
+
+    /// A RESUME of the lease, ready to send, and the cookie that its answer needs.
+    pub fn resume(&self, lease: &Lease) -> (Vec<u8>, Cookie) {
+        let Challenge { nonce, cookie, .. } = self.challenge();
+        let (ticket, key) = (&lease.resumption_ticket, &lease.resumption_key);
+        (Resume::new(nonce, cookie, ticket, key, RELAY).encode(), cookie)
+    }
+
+    pub fn bind(&mut self) -> Lease {
+        self.stamp += 1;
+        let challenge = self.challenge();
         let ticket = TicketBody {
             key_id: KeyId(1),
             pool: POOL,
@@ -214,12 +232,13 @@ impl Client {
         let (mut initiator, noise) = Initiator::start(
             &self.private,
             &challenge.certificate.key,
-            (nonce, challenge.cookie, RELAY),
+            (challenge.nonce, challenge.cookie, RELAY),
             &request.encode(),
             seed,
         )
         .unwrap();
-        let bind = Bind { nonce, cookie: challenge.cookie, noise: &noise }.encode();
+        let Challenge { nonce, cookie, .. } = challenge;
+        let bind = Bind { nonce, cookie, noise: &noise }.encode();
         let answer = self.ask(&bind).unwrap();
         let payload = initiator.finish(Bound::decode(&answer).unwrap().noise).unwrap();
         match BindResult::decode(&payload).unwrap() {

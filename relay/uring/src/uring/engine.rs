@@ -55,6 +55,9 @@ pub(super) struct Engine {
 enum Armed {
     Never,
     Yes,
+    /// For lack of a buffer.
+    Starved,
+    /// For any other reason.
     Ended,
 }
 
@@ -223,7 +226,9 @@ impl Engine {
                     let buffer = cqueue::buffer_select(flags)
                         .and_then(|id| unsafe { self.buffers.take(id) });
                     if !cqueue::more(flags) {
-                        self.armed[socket.index()] = Armed::Ended;
+                        let starved = result == -libc::ENOBUFS;
+                        self.armed[socket.index()] =
+                            if starved { Armed::Starved } else { Armed::Ended };
                     }
                     match (usize::try_from(result), buffer) {
                         (Ok(len), Some(buffer)) => {

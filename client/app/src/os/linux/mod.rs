@@ -11,7 +11,7 @@ mod watch;
 
 pub use link::NicError;
 pub use nic::{Nic, Read};
-pub use overlap::{Overlap, route_overlap};
+pub use overlap::{detour, route_overlaps};
 pub use watch::watch_underlay;
 
 use rtnetlink::Handle;

@@ -55,6 +55,10 @@ fn concerns_underlay(
     own: &str,
     own_index: &mut Option<u32>,
 ) -> bool {
+    if matches!(message.payload, NetlinkPayload::Overrun(_)) {
+        // More changes than the socket could hold (ENOBUFS): some are lost.
+        return true;
+    }
     let NetlinkPayload::InnerMessage(message) = &message.payload else { return false };
     if let RouteNetlinkMessage::NewLink(link) = message {
         let is_own =

@@ -157,6 +157,7 @@ impl Control {
             session: SESSION,
             epoch: kick.epoch,
             issued: UNIX_TIME,
+            commitment: kick.commitment,
             signature: Signature([0; 64]),
         }
         .sign(&self.signing);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use lanrage_client_core::{Client, Config, DropReason, Event};
+use lanrage_proto::frame::DATAGRAM_LEN_MAX;
 use lanrage_proto::{Epoch, PartySecret, RelayId};
 use lanrage_relay_core::binder::Now;
 use rand_chacha::ChaCha8Rng;
@@ -21,7 +22,7 @@ pub(crate) mod tunnel;
 
 use control::{Control, UNIX_TIME, member, private};
 use relay::Relay;
-use tunnel::{Checksums, Clock};
+use tunnel::{Checksums, Clock, Lie};
 
 pub(crate) const SECRET: PartySecret = PartySecret([42; 32]);
 
@@ -35,6 +36,8 @@ pub(crate) struct Link {
     /// Only this member's; everybody's when 0.
     pub(crate) loss_of: u8,
     pub(crate) copies_permille: u32,
+    /// Longer ones vanish.
+    pub(crate) datagram_len_max: usize,
 }
 
 impl Link {
@@ -44,6 +47,7 @@ impl Link {
         loss_permille: 0,
         loss_of: 0,
         copies_permille: 0,
+        datagram_len_max: DATAGRAM_LEN_MAX,
     };
 }
 
@@ -88,6 +92,8 @@ pub(crate) struct Net {
     frozen: BTreeMap<u16, Vec<Flight>>,
     pub(crate) is_tapped: bool,
     set_back: Duration,
+    /// Members that start from now on are liars.
+    pub(crate) lie: Option<Lie>,
     flights: BinaryHeap<Reverse<Flight>>,
     order: u64,
     rng: ChaCha8Rng,
@@ -116,6 +122,7 @@ impl Net {
             frozen: BTreeMap::new(),
             is_tapped: false,
             set_back: Duration::ZERO,
+            lie: None,
             flights: BinaryHeap::new(),
             order: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -160,7 +167,7 @@ impl Net {
     }
 
     pub(crate) fn turn_on_with(&mut self, number: u8, config: Config) {
-        let factory = Box::new(Checksums::new(self.clock.clone(), self.set_back));
+        let factory = Box::new(Checksums::new(self.clock.clone(), self.set_back, self.lie.clone()));
         let client = Client::new(config, factory, self.now).unwrap();
         let address = SocketAddr::from((Ipv4Addr::new(203, 0, 113, number), 40_000));
         let node = Node {
@@ -321,7 +328,7 @@ impl Net {
         let node = self.nodes.get_mut(&number).unwrap();
         let mut sent = Vec::new();
         while let Some(transmit) = node.client.poll_transmit() {
-            assert!(transmit.payload.len() <= lanrage_proto::frame::DATAGRAM_LEN_MAX);
+            assert!(transmit.payload.len() <= DATAGRAM_LEN_MAX);
             sent.push((transmit.to, transmit.payload));
         }
         while let Some(packet) = node.client.poll_nic() {
@@ -343,7 +350,8 @@ impl Net {
         let lossy = self.nodes.get(&self.link.loss_of).map(|node| node.address);
         let loses = lossy.is_none_or(|address| address == from || address == to);
         let lost = self.rng.next_u32() % 1000 < self.link.loss_permille;
-        if self.is_cut(from, to) || loses && lost {
+        let too_long = bytes.len() > self.link.datagram_len_max;
+        if self.is_cut(from, to) || loses && lost || too_long {
             return;
         }
         let copies = 1 + u32::from(self.rng.next_u32() % 1000 < self.link.copies_permille);
@@ -380,6 +388,11 @@ impl Net {
 
     pub(crate) fn delivered(&self, number: u8) -> usize {
         self.nodes[&number].delivered.len()
+    }
+
+    /// The relays by which packets of one member to another go.
+    pub(crate) fn paths(&mut self, of: u8, about: u8) -> Vec<RelayId> {
+        self.status(of, about).paths.into_iter().map(|relay| relay.id).collect()
     }
 
     pub(crate) fn status(&mut self, of: u8, about: u8) -> lanrage_client_core::MemberStatus {

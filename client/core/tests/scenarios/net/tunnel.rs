@@ -13,17 +13,21 @@ use x25519_dalek::{PublicKey, StaticSecret};
 /// Microseconds since the test's start.
 pub(crate) type Clock = Arc<AtomicU64>;
 
+/// What a lying member does to a packet before its tunnel seals it.
+pub(crate) type Lie = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
+
 const REKEY_AFTER_US: u64 = 120_000_000;
 const REJECT_AFTER_US: u64 = 180_000_000;
 
 pub(crate) struct Checksums {
     clock: Clock,
     set_back: Duration,
+    lie: Option<Lie>,
 }
 
 impl Checksums {
-    pub(crate) fn new(clock: Clock, set_back: Duration) -> Self {
-        Self { clock, set_back }
+    pub(crate) fn new(clock: Clock, set_back: Duration, lie: Option<Lie>) -> Self {
+        Self { clock, set_back, lie }
     }
 }
 
@@ -33,6 +37,7 @@ impl TunnelFactory for Checksums {
         Box::new(Checksummed {
             clock: self.clock.clone(),
             set_back: self.set_back,
+            lie: self.lie.clone(),
             public: PublicKey::from(parameters.private as &StaticSecret).to_bytes(),
             peer: parameters.peer.0,
             handshake_key: *shared.as_bytes(),
@@ -49,6 +54,7 @@ impl TunnelFactory for Checksums {
 struct Checksummed {
     clock: Clock,
     set_back: Duration,
+    lie: Option<Lie>,
     public: [u8; 32],
     peer: [u8; 32],
     handshake_key: [u8; 32],
@@ -105,6 +111,9 @@ impl Checksummed {
         out[8..16].copy_from_slice(&session.counter.to_le_bytes());
         session.counter += 1;
         out[16..16 + packet.len()].copy_from_slice(packet);
+        if let Some(lie) = &self.lie {
+            lie(&mut out[16..16 + packet.len()]);
+        }
         Ok(seal(out, 16 + packet.len(), &key))
     }
 
