@@ -229,7 +229,8 @@ async fn certificates_are_renewed_at_half_their_life_and_when_addresses_change()
     assert_eq!(map(&service).await, first);
     service.advance(DAY + Duration::from_secs(60)).await;
     let renewed = certificate(&mut relay).await;
-    assert_eq!(renewed.not_after, service.clock.now() + 30 * 86_400);
+    // A second may have begun since it was signed.
+    assert!((service.clock.now() + 30 * 86_400).abs_diff(renewed.not_after) <= 1);
     let second = map(&service).await;
     assert_eq!(second.serial, first.serial + 1);
     renewed.verify(&second, service.clock.now()).unwrap();
