@@ -37,12 +37,15 @@ pub struct Options {
     /// How many relays a party gets, 1 to 3 [default: 2]
     #[arg(long, global = true, env = "LANRAGE_CONTROL_PARTY_RELAYS", value_name = "N")]
     pub party_relays: Option<u8>,
-    /// Registrations, and invite look-ups, that one network (/24 or /56) may make in a minute; a
-    /// quarter of it for one device's look-ups, a tenth for enrolments; 0 for no limit
-    /// [default: 600]
+    /// How much one network (/24 or /56) may ask in a minute: N registrations, N invite look-ups, ten
+    /// times N requests of any kind, twice N changes; one device half of N requests, a fifth of N
+    /// changes. Parties, invites and kicks: N at once and a tenth of N in a minute for a network, a
+    /// tenth and a hundredth for a device. 0 for no limit [default: 600]
     #[arg(long, global = true, env = "LANRAGE_CONTROL_REQUESTS_PER_MINUTE", value_name = "N")]
     pub requests_per_minute: Option<u32>,
-    /// TCP connections at once, each up to about 100 KiB of memory [default: 20000]
+    /// TCP connections at once, those of streams too, each up to about 100 KiB of memory; one network
+    /// has at most a tenth of them, or 64. Snapshots and changes to be sent take up to 384 MiB beside
+    /// that [default: 20000]
     #[arg(long, global = true, env = "LANRAGE_CONTROL_CONNECTIONS_MAX", value_name = "N")]
     pub connections_max: Option<usize>,
     /// What is logged, as in RUST_LOG [default: info]
@@ -80,7 +83,7 @@ pub struct Config {
     pub ticket_lifetime_s: u64,
     /// 1..=3.
     pub party_relays: u8,
-    /// Per network; 0 for no limit.
+    /// What the shares of networks and devices are of; 0 for no limit.
     pub requests_per_minute: u32,
     /// TCP connections at once.
     pub connections_max: usize,

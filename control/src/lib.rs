@@ -40,6 +40,8 @@ mod hub;
 
 mod fleet;
 
+mod network;
+
 mod limiter;
 
 mod service;

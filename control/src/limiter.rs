@@ -1,118 +1,175 @@
-//! Token buckets for what is cheap to ask and dear to answer.
+//! Rates: how much one network, and one device, may ask of the service.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::net::IpAddr;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
-/// Buckets: two sources share one with a chance of 1 in this.
+use lanrage_proto::DeviceKey;
+
+use crate::network::Network;
+
+/// Buckets of a purpose, for networks and for devices each: two sources share one with a chance of
+/// 1 in this.
 const BUCKETS: usize = 1 << 16;
-const MILLI: u64 = 1_000;
+const MINUTE_US: u64 = 60_000_000;
 
-/// A fixed table of buckets under a random hash: nobody can make it grow, nor aim at another's
+/// Fixed tables of buckets under a random hash: nobody can make them grow, nor aim at another's
 /// bucket.
 #[derive(Debug)]
 pub(crate) struct Limiter {
-    buckets: Mutex<Vec<Bucket>>,
+    /// When each bucket will be full again, in µs of uptime (the generic cell rate algorithm, ITU-T
+    /// I.371). All 0 at first, so that the kernel maps only what is used of the 8 MiB.
+    full_at: Mutex<Vec<u64>>,
     hasher: RandomState,
-    per_minute: u32,
+    configured: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    /// Thousandths of a request that may be made.
-    left_milli: u64,
-    updated_s: u64,
-}
-
-/// What a limit is for; each has its own buckets. The limit is a share of the configured rate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What a request is, as far as limits go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Device registrations, per source prefix.
+    /// Anything at all.
+    Request,
+    /// Registers a device.
     Register,
-    /// Invites opened and redeemed, per source prefix.
-    InviteByPrefix,
-    /// Invites opened and redeemed, per device.
-    InviteByDevice,
-    /// Relay enrolments, per source prefix.
+    /// Enrols a relay.
     Enrol,
+    /// Opens a relay's stream.
+    Prove,
+    /// Opens or redeems an invite.
+    Invite,
+    /// Asks for changes, and mostly for a snapshot.
+    Follow,
+    /// Writes, and tells a whole party.
+    Change,
+    /// Leaves rows that stay for days: a party, an invite, a kick.
+    Make,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(crate) enum Source {
+    Network(Network),
+    Device(DeviceKey),
+}
+
+/// What a source may ask.
+struct Allowance {
+    /// At once.
+    burst: u64,
+    per_minute: u64,
 }
 
 impl Purpose {
-    const fn per_minute(self, configured: u32) -> u32 {
-        match self {
-            Self::Register | Self::InviteByPrefix => configured,
-            Self::InviteByDevice => configured.div_ceil(4),
-            Self::Enrol => configured.div_ceil(10),
+    const COUNT: usize = Self::Make as usize + 1;
+
+    /// The share of the configured rate. With 600, what people need at most:
+    ///
+    /// - All 250 members of a party behind one address come back in the same minute: a registration,
+    ///   a stream, a ticket and an entry each, sent up to four times on a bad line, are 4,000 of 6,000
+    ///   requests, 1,000 of 1,200 changes and 250 of 1,200 snapshots. Registrations beyond 600 wait
+    ///   for the next minute.
+    /// - A device that joins opens, redeems, publishes and gets a ticket, up to four times each: 16 of
+    ///   300 requests, 8 of 150 look-ups, 4 of 120 changes.
+    /// - A host makes 20 parties, each with an entry, an invite and a kick, and leaves them: 100 of 120
+    ///   changes, 60 of 60 things made.
+    ///
+    /// And what a loop gets: a device 2 changes a second and, once its burst is spent, 1 party, invite
+    /// or kick in 10 s; a network 20 and 1 a second.
+    fn allowance(self, source: &Source, configured: u32) -> Option<Allowance> {
+        let all = u64::from(configured);
+        let steady = |rate| Some(Allowance { burst: rate, per_minute: rate });
+        match (self, source) {
+            (Self::Request, Source::Network(_)) => steady(10 * all),
+            (Self::Request, Source::Device(_)) => steady(all.div_ceil(2)),
+            (Self::Register | Self::Invite, Source::Network(_)) => steady(all),
+            (Self::Enrol, Source::Network(_)) => steady(all.div_ceil(10)),
+            (Self::Prove, Source::Network(_)) => steady(all.div_ceil(2)),
+            (Self::Invite, Source::Device(_)) => steady(all.div_ceil(4)),
+            (Self::Follow | Self::Change, Source::Network(_)) => steady(2 * all),
+            (Self::Follow, Source::Device(_)) => steady(all.div_ceil(10)),
+            (Self::Change, Source::Device(_)) => steady(all.div_ceil(5)),
+            (Self::Make, Source::Network(_)) => {
+                Some(Allowance { burst: all, per_minute: all.div_ceil(10) })
+            }
+            (Self::Make, Source::Device(_)) => {
+                Some(Allowance { burst: all.div_ceil(10), per_minute: all.div_ceil(100) })
+            }
+            // Without a token yet.
+            (Self::Register | Self::Enrol | Self::Prove, Source::Device(_)) => None,
         }
     }
 }
 
 impl Limiter {
-    /// `per_minute` is the rate and the burst of a source; 0 lets everything pass.
-    pub(crate) fn new(per_minute: u32) -> Self {
-        let full = Bucket { left_milli: u64::MAX, updated_s: 0 };
-        let buckets = Mutex::new(vec![full; BUCKETS]);
-        Self { buckets, hasher: RandomState::new(), per_minute }
+    /// `configured` requests a minute, of which each purpose has its share; with 0 everything passes.
+    pub(crate) fn new(configured: u32) -> Self {
+        let full_at = Mutex::new(vec![0; 2 * Purpose::COUNT * BUCKETS]);
+        Self { full_at, hasher: RandomState::new(), configured }
     }
 
-    /// Takes one request from the bucket; `false` when there is none left.
-    pub(crate) fn allows(&self, purpose: Purpose, key: impl Hash, uptime_s: u64) -> bool {
-        if self.per_minute == 0 {
+    /// Takes one request from the source's bucket; `false` when there is none left.
+    pub(crate) fn allows(&self, purpose: Purpose, source: Source, uptime_s: u64) -> bool {
+        if self.configured == 0 {
             return true;
         }
-        let per_minute = u64::from(purpose.per_minute(self.per_minute));
-        let index = self.hasher.hash_one((purpose, key)) as usize % BUCKETS;
-        let mut buckets = self.buckets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let bucket = &mut buckets[index];
-        let gained =
-            uptime_s.saturating_sub(bucket.updated_s).saturating_mul(per_minute * MILLI / 60);
-        bucket.left_milli = bucket.left_milli.saturating_add(gained).min(per_minute * MILLI);
-        bucket.updated_s = uptime_s;
-        let allowed = bucket.left_milli >= MILLI;
+        let Some(allowance) = purpose.allowance(&source, self.configured) else { return true };
+        let step_us = (MINUTE_US / allowance.per_minute).max(1);
+        let now_us = uptime_s.saturating_mul(1_000_000);
+        let table = 2 * purpose as usize + usize::from(matches!(source, Source::Device(_)));
+        let bucket = self.hasher.hash_one(source) as usize % BUCKETS;
+
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_at = &mut full_at[table * BUCKETS + bucket];
+        let next = (*full_at).max(now_us) + step_us;
+        let allowed = next - now_us <= allowance.burst * step_us;
         if allowed {
-            bucket.left_milli -= MILLI;
+            *full_at = next;
         }
         allowed
     }
 }
 
-/// The network that one subscriber usually has: a /24 of IPv4, a /56 of IPv6.
-pub(crate) fn prefix(address: IpAddr) -> [u8; 7] {
-    match address.to_canonical() {
-        IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            [4, a, b, c, 0, 0, 0]
-        }
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, e, f, g, ..] = ip.octets();
-            [a, b, c, d, e, f, g]
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
+
+    const DEVICE: Source = Source::Device(DeviceKey([1; 32]));
+
+    fn network(last: u8) -> Source {
+        Source::Network(IpAddr::from([192, 0, last, 1]).into())
+    }
 
     #[test]
     fn a_source_is_limited_alone_and_recovers() {
         let limiter = Limiter::new(60);
-        let ask = |key: u32, at| limiter.allows(Purpose::Register, key, at);
+        let ask = |last, at| limiter.allows(Purpose::Register, network(last), at);
         assert_eq!((0..100).filter(|_| ask(1, 10)).count(), 60);
         assert!(ask(2, 10), "another source");
-        assert!(limiter.allows(Purpose::Enrol, 1, 10), "another purpose");
+        assert!(limiter.allows(Purpose::Enrol, network(1), 10), "another purpose");
         assert!(!ask(1, 10));
         assert_eq!((0..100).filter(|_| ask(1, 13)).count(), 3, "one a second");
-        assert!(Limiter::new(0).allows(Purpose::Enrol, 1, 0));
+        assert_eq!((0..100).filter(|_| ask(1, 1_000)).count(), 60, "no more than the burst");
+        assert!(Limiter::new(0).allows(Purpose::Enrol, network(1), 0));
     }
 
     #[test]
-    fn neighbours_share_a_prefix() {
-        let of = |text: &str| prefix(text.parse().unwrap());
-        assert_eq!(of("192.0.2.1"), of("192.0.2.200"));
-        assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.9"));
-        assert_ne!(of("192.0.2.1"), of("192.0.3.1"));
-        assert_eq!(of("2001:db8:0:1::1"), of("2001:db8:0:ff::1"));
-        assert_ne!(of("2001:db8:0:100::1"), of("2001:db8:0:ff::1"));
+    fn a_loop_is_slowed_down_more_than_people() {
+        let limiter = Limiter::new(600);
+        let make = |at| limiter.allows(Purpose::Make, DEVICE, at);
+        assert_eq!((0..1_000).filter(|_| make(0)).count(), 60, "an evening at once");
+        let hour = (1..3_600).flat_map(|second| [second; 10]);
+        let made = hour.filter(|second| make(*second)).count();
+        assert!((355..=361).contains(&made), "then one in 10 s: {made}");
+        assert!((0..1_000).all(|_| limiter.allows(Purpose::Register, DEVICE, 0)));
+    }
+
+    #[test]
+    fn every_limit_lets_one_pass() {
+        let limiter = Limiter::new(1);
+        for purpose in [Purpose::Request, Purpose::Invite, Purpose::Change, Purpose::Make] {
+            assert!(limiter.allows(purpose, DEVICE, 0) && limiter.allows(purpose, network(1), 0));
+            assert!(!limiter.allows(purpose, DEVICE, 0), "{purpose:?}");
+        }
     }
 }

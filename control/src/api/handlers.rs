@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::answer::Refused;
 use super::extract::{Body, Caller, Connection, InParty};
-use crate::limiter::Purpose;
 
 type Answer<T> = Result<Json<T>, Refused>;
 
@@ -25,7 +24,6 @@ pub(super) async fn register(
     connection: Connection,
     Body(request): Body<RegisterDevice>,
 ) -> Answer<Registered> {
-    api.service.limit_prefix(Purpose::Register, connection.peer)?;
     Ok(Json(api.service.register(&request, &connection.channel_binding).await?))
 }
 
@@ -96,23 +94,17 @@ pub(super) async fn promote(
 
 pub(super) async fn open_invite(
     State(api): State<Api>,
-    connection: Connection,
-    Caller(device): Caller,
+    Caller(_): Caller,
     Body(request): Body<OpenInvite>,
 ) -> Answer<OpenedInvite> {
-    api.service.limit_prefix(Purpose::InviteByPrefix, connection.peer)?;
-    api.service.limit_device(&device)?;
     Ok(Json(api.service.open_invite(&request.invite).await?))
 }
 
 pub(super) async fn redeem_invite(
     State(api): State<Api>,
-    connection: Connection,
     Caller(device): Caller,
     Body(request): Body<RedeemInvite>,
 ) -> Answer<Membership> {
-    api.service.limit_prefix(Purpose::InviteByPrefix, connection.peer)?;
-    api.service.limit_device(&device)?;
     Ok(Json(api.service.redeem_invite(&device, &request).await?))
 }
 
@@ -126,6 +118,5 @@ pub(super) async fn enrol(
     connection: Connection,
     Body(request): Body<Enrolment>,
 ) -> Answer<Enrolled> {
-    api.service.limit_prefix(Purpose::Enrol, connection.peer)?;
     Ok(Json(api.service.enrol(&request, &connection.channel_binding).await?))
 }

@@ -1,7 +1,6 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::extract::ws::WebSocketUpgrade;
 use axum::response::Response;
 use lanrage_proto::RelayId;
 use lanrage_proto::api::{ErrorCode, RelayDown, RelayUp};
@@ -9,8 +8,10 @@ use lanrage_proto::signed::RelayCertificate;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Api;
+use super::answer::Refused;
 use super::extract::Connection;
-use super::stream::{End, Stream, bounded};
+use super::stream::{End, Stream, Upgrade, accept};
+use crate::domain::limits::REVOCATIONS_AT_ONCE;
 use crate::domain::refuse;
 use crate::service::Service;
 
@@ -19,13 +20,14 @@ const TICK_PERIOD: Duration = Duration::from_secs(5);
 pub(super) async fn open(
     State(api): State<Api>,
     connection: Connection,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    bounded(upgrade).on_upgrade(async move |socket| {
+    upgrade: Upgrade,
+) -> Result<Response, Refused> {
+    Ok(accept(upgrade)?.on_upgrade(async move |socket| {
         let mut stream = Stream::new(socket);
+        // `connection` lives to the end: the stream keeps its place.
         let Err(end) = serve(&api, &connection, &mut stream).await;
         stream.end(end).await;
-    })
+    }))
 }
 
 async fn serve(
@@ -33,7 +35,8 @@ async fn serve(
     connection: &Connection,
     stream: &mut Stream,
 ) -> Result<std::convert::Infallible, End> {
-    let RelayUp::Prove { relay, proof, ipv4, ipv6, cursor } = stream.first().await? else {
+    let first = stream.first(&mut api.stopping.clone()).await?;
+    let RelayUp::Prove { relay, proof, ipv4, ipv6, cursor } = first else {
         return Err(refuse(ErrorCode::BadProof, "the first message is the proof").into());
     };
     let service = &api.service;
@@ -111,15 +114,20 @@ async fn send_map(
 }
 
 /// Sends a snapshot to a relay that has nothing, or that is ahead of a database restored from a
-/// backup; to others what they lack. Revocations that no longer matter are in neither.
+/// backup; to others what they lack. Revocations that no longer matter are in neither. A snapshot is
+/// one message, which relays read up to 16 MiB of: what does not fit follows it one by one.
 async fn catch_up(service: &Service, stream: &mut Stream, cursor: u64) -> Result<u64, End> {
-    let (last, revocations) = service.revocations(0).await?;
+    let last = service.last_revocation().await?;
     if (1..=last).contains(&cursor) {
         return send_revocations(service, stream, cursor).await;
     }
-    let revocations = revocations.into_iter().map(|(_, revocation)| revocation).collect();
-    stream.send(&RelayDown::Snapshot { cursor: last, revocations }).await?;
-    Ok(last)
+    let first = service.revocations(0).await?;
+    let full = first.len() == REVOCATIONS_AT_ONCE;
+    let newest = first.last().map_or(0, |(cursor, _)| *cursor);
+    let cursor = if full { newest } else { newest.max(last) };
+    let revocations = first.into_iter().map(|(_, revocation)| revocation).collect();
+    stream.send(&RelayDown::Snapshot { cursor, revocations }).await?;
+    send_revocations(service, stream, cursor).await
 }
 
 async fn send_revocations(
@@ -127,10 +135,15 @@ async fn send_revocations(
     stream: &mut Stream,
     mut cursor: u64,
 ) -> Result<u64, End> {
-    let (_, revocations) = service.revocations(cursor).await?;
-    for (at, revocation) in revocations {
-        stream.send(&RelayDown::Revoke { cursor: at, revocation }).await?;
-        cursor = at;
+    loop {
+        let revocations = service.revocations(cursor).await?;
+        let more = revocations.len() == REVOCATIONS_AT_ONCE;
+        for (at, revocation) in revocations {
+            stream.send(&RelayDown::Revoke { cursor: at, revocation }).await?;
+            cursor = at;
+        }
+        if !more {
+            return Ok(cursor);
+        }
     }
-    Ok(cursor)
 }

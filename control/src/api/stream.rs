@@ -1,12 +1,15 @@
 use std::time::Duration;
 
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use lanrage_proto::api::ErrorCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::answer::Refused;
 use crate::domain::{Refusal, refuse};
+use crate::stopping::Stopping;
 
 /// The first message of a stream must come within this.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,13 +39,23 @@ impl From<Refusal> for End {
     }
 }
 
-/// Sets a stream's bounds.
-pub(super) fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
-    upgrade
+/// What a request for a stream asks for, if it does.
+pub(super) type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
+/// Accepts a stream within its bounds.
+///
+/// # Errors
+/// [`ErrorCode::BadRequest`] for what is no WebSocket.
+pub(super) fn accept(upgrade: Upgrade) -> Result<WebSocketUpgrade, Refused> {
+    let upgrade = upgrade.map_err(|_| {
+        let message = "the path is a stream: ask for a WebSocket (RFC 6455) over HTTP/1.1";
+        Refused(refuse(ErrorCode::BadRequest, message))
+    })?;
+    Ok(upgrade
         .read_buffer_size(4 << 10)
         .write_buffer_size(16 << 10)
         .max_message_size(MESSAGE_LEN_MAX)
-        .max_frame_size(MESSAGE_LEN_MAX)
+        .max_frame_size(MESSAGE_LEN_MAX))
 }
 
 /// A stream and when its peer was last heard.
@@ -57,8 +70,14 @@ impl Stream {
     }
 
     /// The first message, which says who speaks.
-    pub(super) async fn first<T: DeserializeOwned>(&mut self) -> Result<T, End> {
-        timeout(FIRST_TIMEOUT, self.receive()).await.map_err(|_| End::Gone)?
+    pub(super) async fn first<T: DeserializeOwned>(
+        &mut self,
+        stopping: &mut Stopping,
+    ) -> Result<T, End> {
+        tokio::select! {
+            first = timeout(FIRST_TIMEOUT, self.receive()) => first.map_err(|_| End::Gone)?,
+            () = stopping.begun() => Err(End::Over),
+        }
     }
 
     /// The next message. Cancel safe.
@@ -84,7 +103,11 @@ impl Stream {
 
     /// Sends one message; a peer that does not read is dead.
     pub(super) async fn send(&mut self, message: &impl Serialize) -> Result<(), End> {
-        let text = serde_json::to_string(message).expect("messages have string keys only");
+        self.send_text(encode(message)).await
+    }
+
+    /// As [`Stream::send`], for what is already encoded.
+    pub(super) async fn send_text(&mut self, text: String) -> Result<(), End> {
         self.send_frame(Message::text(text)).await
     }
 
@@ -111,10 +134,13 @@ impl Stream {
     }
 }
 
+/// A message as it is sent.
+pub(super) fn encode(message: &impl Serialize) -> String {
+    serde_json::to_string(message).expect("messages have string keys only")
+}
+
 /// The refusal in JSON, without its message where that is too long.
 fn reason(refusal: Refusal) -> String {
-    let encode =
-        |refusal: &Refusal| serde_json::to_string(refusal).expect("a refusal has string keys only");
     let full = encode(&refusal);
     if full.len() <= REASON_LEN_MAX { full } else { encode(&refuse(refusal.code, "refused")) }
 }

@@ -34,6 +34,9 @@ pub(crate) const TICKET_LIFETIME_MAX_S: u64 = HOUR;
 /// that has lost control; an hour covers clocks that differ.
 pub(crate) const REVOCATION_KEPT_S: u64 = TICKET_LIFETIME_MAX_S + 2 * DAY + HOUR;
 
+/// Revocations in one message to a relay, and read at once: about 1 MiB of JSON.
+pub(crate) const REVOCATIONS_AT_ONCE: usize = 10_000;
+
 /// Lifetime of a relay's certificate; renewed at half of it.
 pub(crate) const CERTIFICATE_LIFETIME_S: u64 = 30 * DAY;
 /// A new signing key begins this often.
@@ -50,13 +53,37 @@ pub(crate) const RELAY_GONE_S: u64 = 10 * MINUTE;
 /// After a start of control relays have this long to come back before they count as silent.
 pub(crate) const RELAY_RETURN_S: u64 = 30;
 
-/// Longest body of a request.
-pub(crate) const BODY_LEN_MAX: usize = 256 << 10;
+/// One network has at most this part of all connections, so that ten are needed to lock others out.
+/// A device has one for its stream and up to four for a moment while it asks: of 20,000, 400 devices
+/// behind one address that all ask at once on a bad line, or 2,000 that play.
+pub(crate) const CONNECTIONS_NETWORK_PART: u32 = 10;
+/// But not less than this, for the small services of a few friends behind one address.
+pub(crate) const CONNECTIONS_NETWORK_MIN: u32 = 64;
+
+/// Memory for snapshots until their readers have taken them, in KiB.
+pub(crate) const SNAPSHOTS_KIB: u32 = 128 << 10;
+/// One network has at most this part of it, 16 MiB: the largest snapshot, of 32 full parties, takes
+/// about 12, and one of a full party 0.4.
+pub(crate) const SNAPSHOTS_NETWORK_PART: u32 = 8;
+/// What a snapshot holds, in bytes of JSON at most: a party without its lists, a member with its
+/// entry, a kick, a copy.
+pub(crate) const SNAPSHOT_PARTY_LEN: u64 = 512;
+/// See [`SNAPSHOT_PARTY_LEN`].
+pub(crate) const SNAPSHOT_MEMBER_LEN: u64 = 640;
+/// See [`SNAPSHOT_PARTY_LEN`].
+pub(crate) const SNAPSHOT_KICK_LEN: u64 = 256;
+/// See [`SNAPSHOT_PARTY_LEN`].
+pub(crate) const SNAPSHOT_COPY_LEN: u64 = 384;
+
+/// Longest body of a request but a kick; the longest there is, an entry, has less than 1 KiB.
+pub(crate) const BODY_LEN_MAX: usize = 4 << 10;
+/// Longest body of a kick.
+pub(crate) const KICK_LEN_MAX: usize = 256 << 10;
 /// nonce ‖ {epoch u32, secret} ‖ tag of an invite's sealed secret.
 pub(crate) const SEALED_SECRET_LEN: usize = 24 + 4 + 32 + 16;
 /// nonce ‖ secret ‖ tag of an epoch copy.
 pub(crate) const SEALED_COPY_LEN: usize = 24 + 32 + 16;
 
 // The largest kick: per member at most 230 bytes of JSON for its copy and 80 for its MAC.
-const _: () = assert!(250 * (230 + 80) + 256 <= BODY_LEN_MAX);
+const _: () = assert!(250 * (230 + 80) + 256 <= KICK_LEN_MAX);
 const _: () = assert!(SIGNING_KEY_KEPT_S > SIGNING_KEY_PERIOD_S + CERTIFICATE_LIFETIME_S);

@@ -51,6 +51,10 @@ fn describe() {
         ("lanrage_control_requests_total", "Requests answered, by HTTP status"),
         ("lanrage_control_rate_limited_total", "Requests refused by a rate limit"),
         ("lanrage_control_connection_failures_total", "Connections that failed, TLS included"),
+        (
+            "lanrage_control_connections_refused_total",
+            "Connections closed because their network has its share of them",
+        ),
         ("lanrage_control_store_errors_total", "Failures of the database"),
         ("lanrage_control_stream_snapshots_total", "Streams that fell behind or could not resume"),
         ("lanrage_control_invites_redeemed_total", "Uses of invites"),

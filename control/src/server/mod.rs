@@ -14,6 +14,7 @@ use crate::api::{Api, router};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::network::Shared;
 use crate::service::{Service, Settings};
 use crate::state::{Lock, StateDir};
 use crate::stopping::Stopping;
@@ -37,6 +38,7 @@ pub struct Server {
     metrics_address: Option<SocketAddr>,
     stopping: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    connections: Shared,
     jobs: JoinHandle<()>,
     _lock: Lock,
 }
@@ -65,7 +67,7 @@ impl Server {
         let stopping = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
         let mut addresses = Vec::new();
-        let limit = connections::Limit::new(config.connections_max);
+        let connections = connections::places(config.connections_max);
         let api = Api { service: Arc::clone(&service), stopping: Stopping::of(&stopping) };
         let routes = router(api);
         for address in &config.listen {
@@ -81,7 +83,7 @@ impl Server {
                 listener,
                 Arc::clone(&tls),
                 routes.clone(),
-                limit.clone(),
+                connections.clone(),
                 Stopping::of(&stopping),
             ));
         }
@@ -95,7 +97,16 @@ impl Server {
             tasks.spawn(metrics::serve(listener, Arc::clone(&service), Stopping::of(&stopping)));
         }
         let jobs = tokio::spawn(run_jobs(Arc::clone(&service), Stopping::of(&stopping)));
-        Ok(Self { service, addresses, metrics_address, stopping, tasks, jobs, _lock: lock })
+        Ok(Self {
+            service,
+            addresses,
+            metrics_address,
+            stopping,
+            tasks,
+            connections,
+            jobs,
+            _lock: lock,
+        })
     }
 
     /// Where it listens, in the order of the configuration.
@@ -121,6 +132,8 @@ impl Server {
         self.stopping.send_replace(true);
         let all_ended = async {
             while self.tasks.join_next().await.is_some() {}
+            // Streams outlive the tasks of the connections that they came by.
+            self.connections.unused().await;
             // Ends by itself; a panic in it has been logged.
             let _ended = (&mut self.jobs).await;
         };

@@ -28,7 +28,7 @@ impl Service {
     /// Does what time makes due; called every second.
     pub(crate) async fn run_jobs(&self) -> Result<(), StoreError> {
         let mut progress = self.jobs.lock().await;
-        self.tell_offline().await?;
+        self.tell_turns().await?;
 
         let version = pool::load(&mut *self.store.read().await?).await?.version;
         if version != progress.pool_version {
@@ -61,29 +61,40 @@ impl Service {
         Ok(())
     }
 
-    /// Tells the others that a device has come online.
-    pub(crate) async fn tell_online(&self, device: &DeviceKey) -> Result<(), StoreError> {
-        let _order = self.store.order().await;
-        self.tell_presence(device).await
-    }
-
-    async fn tell_offline(&self) -> Result<(), StoreError> {
-        let offline = self.hub.sweep(self.clock.uptime_s());
-        if offline.is_empty() {
+    /// Tells the others that a device has come online or gone offline, unless it has not after all.
+    /// When that fails, the next sweep tries again.
+    pub(crate) async fn tell_turn(
+        &self,
+        device: &DeviceKey,
+        online: bool,
+    ) -> Result<(), StoreError> {
+        if !self.hub.turn(device, online) {
             return Ok(());
         }
-        self.note_seen(&offline).await?;
-        let _order = self.store.order().await;
-        for device in offline {
-            self.tell_presence(&device).await?;
+        let told = self.tell_presence(device).await;
+        if told.is_err() {
+            self.hub.untold(device, online);
         }
-        Ok(())
+        told
     }
 
-    /// Sends a device's records to its parties; writers are held off meanwhile.
+    /// Told before noted: a disk that is full keeps nobody's ghost online.
+    async fn tell_turns(&self) -> Result<(), StoreError> {
+        let turns = self.hub.sweep(self.clock.uptime_s());
+        if turns.is_empty() {
+            return Ok(());
+        }
+        for (device, online) in &turns {
+            self.tell_turn(device, *online).await?;
+        }
+        self.note_seen(&turns.iter().map(|(device, _)| *device).collect::<Vec<_>>()).await
+    }
+
+    /// Sends a device's records to its parties; writers are held off for one party at a time.
     async fn tell_presence(&self, device: &DeviceKey) -> Result<(), StoreError> {
-        let mut view = self.store.read().await?;
-        for session in parties::of_device(&mut view, device).await? {
+        let sessions = parties::of_device(&mut *self.store.read().await?, device).await?;
+        for session in sessions {
+            let (mut view, _order) = self.store.ordered_view().await?;
             let Some(party) = parties::load(&mut view, session).await? else { continue };
             let Some(me) = party.member_of(device) else { continue };
             self.tell_member(&party, Some(device), me);

@@ -1,6 +1,5 @@
 //! What the service does: each operation reads, lets `domain` decide, writes, and publishes.
 
-use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ed25519_dalek::SigningKey;
@@ -12,11 +11,13 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::domain::keys::{self, SigningKeyRow};
+use crate::domain::limits::{SNAPSHOTS_KIB, SNAPSHOTS_NETWORK_PART};
 use crate::domain::{MemberRow, Party, Refusal, refuse};
 use crate::fleet::Fleet;
 use crate::hub::{Hub, encode};
-use crate::limiter::{Limiter, Purpose, prefix};
-use crate::store::{Store, StoreError, parties};
+use crate::limiter::{Limiter, Purpose, Source};
+use crate::network::{Network, Shared};
+use crate::store::{Store, StoreError, parties, pool as pool_row, relays};
 
 /// Who has been away for too long, control itself not counted.
 mod absence;
@@ -54,6 +55,8 @@ pub(crate) struct Service {
     pub(crate) fleet: Fleet,
     pub(crate) clock: Clock,
     limiter: Limiter,
+    /// Memory for snapshots under way, in KiB.
+    snapshots: Shared,
     settings: Settings,
     root: SigningKey,
     signing_keys: RwLock<Vec<SigningKeyRow>>,
@@ -75,14 +78,15 @@ impl Service {
         let (signing_keys, map, revoked) = pool::take_over(&store, &root, clock.now()).await?;
         let fleet = Fleet::default();
         let mut view = store.read().await?;
-        let relays = crate::store::relays::list(&mut view).await?;
+        let relays = relays::list(&mut view).await?;
         fleet.enrolled(&relays.iter().map(|relay| relay.id).collect::<Vec<RelayId>>(), true);
         Ok(Arc::new(Self {
             store,
-            hub: Hub::new(),
+            hub: Hub::default(),
             fleet,
             clock,
             limiter: Limiter::new(settings.requests_per_minute),
+            snapshots: Shared::new(SNAPSHOTS_KIB, SNAPSHOTS_KIB / SNAPSHOTS_NETWORK_PART),
             settings,
             root,
             signing_keys: RwLock::new(signing_keys),
@@ -95,7 +99,7 @@ impl Service {
     /// # Errors
     /// The database does not answer.
     pub(crate) async fn check_store(&self) -> Result<(), StoreError> {
-        self.store.view().await.map(drop)
+        pool_row::load(&mut *self.store.read().await?).await.map(drop)
     }
 
     /// The key that signs now.
@@ -107,17 +111,17 @@ impl Service {
     }
 
     /// Counts a request from a network.
-    pub(crate) fn limit_prefix(&self, purpose: Purpose, peer: IpAddr) -> Result<(), Refusal> {
-        self.limit(purpose, prefix(peer))
+    pub(crate) fn limit_network(&self, purpose: Purpose, network: Network) -> Result<(), Refusal> {
+        self.limit(purpose, Source::Network(network))
     }
 
     /// Counts a request of a device.
-    pub(crate) fn limit_device(&self, device: &DeviceKey) -> Result<(), Refusal> {
-        self.limit(Purpose::InviteByDevice, device)
+    pub(crate) fn limit_device(&self, purpose: Purpose, device: &DeviceKey) -> Result<(), Refusal> {
+        self.limit(purpose, Source::Device(*device))
     }
 
-    fn limit(&self, purpose: Purpose, key: impl std::hash::Hash) -> Result<(), Refusal> {
-        if self.limiter.allows(purpose, key, self.clock.uptime_s()) {
+    fn limit(&self, purpose: Purpose, source: Source) -> Result<(), Refusal> {
+        if self.limiter.allows(purpose, source, self.clock.uptime_s()) {
             return Ok(());
         }
         metrics::counter!("lanrage_control_rate_limited_total").increment(1);

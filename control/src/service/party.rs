@@ -74,7 +74,8 @@ impl Service {
         Ok(membership)
     }
 
-    /// Takes the caller's own directory entry; its name becomes the member's name.
+    /// Takes the caller's own directory entry; its name becomes the member's name. The same entry
+    /// again changes nothing, and nobody is told.
     pub(crate) async fn publish_entry(
         &self,
         device: &DeviceKey,
@@ -84,6 +85,9 @@ impl Service {
         let mut write = self.store.write().await?;
         let (party, mut me) = party_of(write.db(), session, device).await?;
         entry::check(&party, &me, &request.entry)?;
+        if me.entry.as_ref() == Some(&request.entry) {
+            return Ok(());
+        }
         me.name.clone_from(&request.entry.body.name);
         me.entry = Some(request.entry);
         parties::put_member(write.db(), session, &me).await?;

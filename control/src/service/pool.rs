@@ -13,7 +13,7 @@ use sqlx::SqliteConnection;
 use super::Service;
 use super::devices::token_hash;
 use crate::domain::keys::{self, SigningKeyRow};
-use crate::domain::limits::CERTIFICATE_LIFETIME_S;
+use crate::domain::limits::{CERTIFICATE_LIFETIME_S, REVOCATIONS_AT_ONCE};
 use crate::domain::{self, Refusal, entry, naming, refuse};
 use crate::hub::encode;
 use crate::random::random_bytes;
@@ -114,11 +114,15 @@ impl Service {
         addresses: domain::relays::Addresses,
     ) -> Result<(), Refusal> {
         domain::relays::check_addresses(addresses)?;
-        let mut write = self.store.write().await?;
-        let row = relays::load(write.db(), relay).await?.ok_or_else(not_enrolled)?;
-        check_proof(&row.identity, RELAY_PROOF_CONTEXT, channel_binding, proof)?;
+        // Writers wait for nobody who cannot prove anything.
+        let row = relays::load(&mut *self.store.read().await?, relay).await?;
+        let identity = row.ok_or_else(not_enrolled)?.identity;
+        check_proof(&identity, RELAY_PROOF_CONTEXT, channel_binding, proof)?;
         let (ipv4, ipv6) = addresses;
         let now = self.clock.now();
+        let mut write = self.store.write().await?;
+        let row = relays::load(write.db(), relay).await?;
+        let row = row.filter(|row| row.identity == identity).ok_or_else(not_enrolled)?;
         relays::update(write.db(), &RelayRow { ipv4, ipv6, seen: now, ..row }).await?;
         let refreshed = refresh(write.db(), &self.root, now, Sign::Changed).await?;
         let _committed = write.commit().await?;
@@ -136,14 +140,15 @@ impl Service {
         row.and_then(|row| row.certificate).ok_or_else(not_enrolled)
     }
 
-    /// The last cursor and the revocations after a cursor.
-    pub(crate) async fn revocations(
-        &self,
-        after: u64,
-    ) -> Result<(u64, Vec<(u64, Revocation)>), Refusal> {
+    /// The cursor of the last revocation ever made.
+    pub(crate) async fn last_revocation(&self) -> Result<u64, Refusal> {
+        Ok(kicks::last_cursor(&mut *self.store.read().await?).await?)
+    }
+
+    /// The revocations after a cursor with their own, [`REVOCATIONS_AT_ONCE`] at most.
+    pub(crate) async fn revocations(&self, after: u64) -> Result<Vec<(u64, Revocation)>, Refusal> {
         let mut view = self.store.read().await?;
-        let revocations = kicks::revocations(&mut view, after).await?;
-        Ok((kicks::last_cursor(&mut view).await?, revocations))
+        Ok(kicks::revocations(&mut view, after, REVOCATIONS_AT_ONCE).await?)
     }
 
     /// Must be called while writers are held off.

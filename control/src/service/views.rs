@@ -1,12 +1,22 @@
-use lanrage_proto::api::{Membership, PartyState, TicketGrant};
+use std::time::Duration;
+
+use lanrage_proto::api::{ErrorCode, Membership, PartyState, TicketGrant};
 use lanrage_proto::signed::TicketBody;
 use lanrage_proto::{DeviceKey, RateClass, RelayId, SessionId};
 use sqlx::SqliteConnection;
+use tokio::time::timeout;
 
 use super::{Service, party_of};
-use crate::domain::{MemberRow, Party, Refusal, party_state};
+use crate::domain::limits::{
+    SNAPSHOT_COPY_LEN, SNAPSHOT_KICK_LEN, SNAPSHOT_MEMBER_LEN, SNAPSHOT_PARTY_LEN,
+};
+use crate::domain::{MemberRow, Party, Refusal, party_state, refuse};
+use crate::network::{Network, Part};
 use crate::store::{StoreError, kicks, parties, pool};
 
+/// A device waits so long for others of its network to take their snapshots; its own stream would be
+/// dead after 30 s of silence.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
 /// The class of every lease: relays define its limits.
 const RATE_CLASS: RateClass = RateClass(0);
 
@@ -61,6 +71,39 @@ impl Service {
         Ok(states)
     }
 
+    /// About how long a device's snapshot is in bytes of JSON, and not less.
+    pub(crate) async fn snapshot_len(&self, device: &DeviceKey) -> Result<u64, StoreError> {
+        let mut view = self.store.read().await?;
+        let extent = parties::extent_of_device(&mut view, device).await?;
+        // The map is JSON in JSON: each of its quotes takes two bytes.
+        let map = 2 * self.map.borrow().map.len() as u64;
+        Ok(map
+            + SNAPSHOT_PARTY_LEN * (extent.parties + 1)
+            + SNAPSHOT_MEMBER_LEN * extent.members
+            + SNAPSHOT_KICK_LEN * extent.kicks
+            + SNAPSHOT_COPY_LEN * extent.copies)
+    }
+
+    /// Waits for the memory that a snapshot of `len` bytes takes while it is sent: its text, and the
+    /// copy of it that is being written.
+    ///
+    /// # Errors
+    /// [`ErrorCode::RateLimited`] when the device's network does not take the snapshots under way.
+    pub(crate) async fn snapshot_memory(
+        &self,
+        len: u64,
+        network: Network,
+    ) -> Result<Part, Refusal> {
+        let kib = u32::try_from((2 * len).div_ceil(1_024)).unwrap_or(u32::MAX);
+        timeout(SNAPSHOT_PATIENCE, self.snapshots.take(kib, network)).await.map_err(|_| {
+            metrics::counter!("lanrage_control_rate_limited_total").increment(1);
+            refuse(
+                ErrorCode::RateLimited,
+                "snapshots for this network are under way and not taken: try again later",
+            )
+        })
+    }
+
     async fn grant(
         &self,
         db: &mut SqliteConnection,
@@ -85,5 +128,40 @@ impl Service {
             expires: now + lifetime_s,
         };
         Ok(TicketGrant { ticket: body.sign(&signer.key), lifetime_s, now })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+    use lanrage_proto::api::{MemberRecord, Role};
+    use lanrage_proto::party::EntryBody;
+    use lanrage_proto::{Epoch, Generation, Member, PartySecret, TunnelKey};
+
+    use super::*;
+
+    #[test]
+    fn a_member_is_not_longer_than_foreseen() {
+        let name = "x".repeat(32);
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let body = EntryBody {
+            session: SessionId(u64::MAX),
+            member: Member::new(250).unwrap(),
+            generation: Generation(u32::MAX),
+            name: name.clone(),
+            device: DeviceKey(key.verifying_key().to_bytes()),
+            tunnel: TunnelKey([1; 32]),
+        };
+        let entry = body.sign(&key, &PartySecret([1; 32]), Epoch(u32::MAX));
+        let record = MemberRecord {
+            member: Member::new(250).unwrap(),
+            generation: Generation(u32::MAX),
+            role: Role::Promoted,
+            name,
+            online: false,
+            entry: Some(entry),
+        };
+        let len = serde_json::to_string(&record).unwrap().len() as u64 + 1;
+        assert!((SNAPSHOT_MEMBER_LEN / 2..=SNAPSHOT_MEMBER_LEN).contains(&len), "{len}");
     }
 }

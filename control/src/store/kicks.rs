@@ -89,7 +89,8 @@ pub(crate) async fn records(
     rows.iter().map(record).collect()
 }
 
-/// Adds a revocation; its cursor is above all before it.
+/// Adds a revocation; its cursor is above all before it. It holds for all generations that an earlier
+/// one of the member held for, so that one stands for each member.
 pub(crate) async fn revoke(
     db: &mut SqliteConnection,
     revocation: &Revocation,
@@ -102,18 +103,27 @@ pub(crate) async fn revoke(
     .bind(revocation.member.number())
     .bind(i64::from(revocation.generation.0))
     .bind(of_u64(revocation.forget_after))
-    .fetch_one(db)
+    .fetch_one(&mut *db)
     .await?;
-    number(&row, "cursor")
+    let cursor = number(&row, "cursor")?;
+    sqlx::query("DELETE FROM revocations WHERE session = ? AND member = ? AND cursor < ?")
+        .bind(of_session(revocation.session))
+        .bind(revocation.member.number())
+        .bind(of_u64(cursor))
+        .execute(db)
+        .await?;
+    Ok(cursor)
 }
 
-/// The revocations after `after`, in order.
+/// The revocations after `after`, in order, `limit` at most.
 pub(crate) async fn revocations(
     db: &mut SqliteConnection,
     after: u64,
+    limit: usize,
 ) -> Result<Vec<(u64, Revocation)>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM revocations WHERE cursor > ? ORDER BY cursor")
+    let rows = sqlx::query("SELECT * FROM revocations WHERE cursor > ? ORDER BY cursor LIMIT ?")
         .bind(of_u64(after))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(db)
         .await?;
     let revocation = |row| {

@@ -29,12 +29,15 @@ pub(crate) mod relays;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const READERS: u32 = 4;
+/// Connections for what may take long: a device's snapshot reads up to 32 full parties.
+const VIEWS: u32 = 4;
 
 /// The database in the state directory.
 #[derive(Debug)]
 pub(crate) struct Store {
     writer: SqlitePool,
     readers: SqlitePool,
+    views: SqlitePool,
     /// Held from the beginning of a write until its changes are published, so that streams see
     /// changes in the order in which they were committed.
     order: Mutex<()>,
@@ -102,14 +105,18 @@ impl Store {
             schema::check_whole(&writer, path).await?;
             schema::migrate(&writer).await.map_err(failed)?;
         }
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options.read_only(true).create_if_missing(false))
-            .await
-            .map_err(failed)?;
-        Ok(Self { writer, readers, order: Mutex::new(()) })
+        let read_only = options.read_only(true).create_if_missing(false);
+        let reading = async |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .connect_with(read_only.clone())
+                .await
+                .map_err(failed)
+        };
+        let (readers, views) = (reading(READERS).await?, reading(VIEWS).await?);
+        Ok(Self { writer, readers, views, order: Mutex::new(()) })
     }
 
     /// Begins the one write transaction; rolled back unless committed.
@@ -123,21 +130,22 @@ impl Store {
         Ok(self.readers.begin().await?)
     }
 
-    /// As [`Store::read`], begun before this returns: SQLite takes a transaction's snapshot at its
-    /// first read (<https://sqlite.org/isolation.html>).
-    pub(crate) async fn view(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        let mut view = self.read().await?;
+    /// A consistent view that may be read for long, begun while writers are held off: what is
+    /// published from now until [`Committed`] is dropped agrees with it.
+    pub(crate) async fn ordered_view(
+        &self,
+    ) -> Result<(Transaction<'static, Sqlite>, Committed<'_>), StoreError> {
+        // First: whoever waits for a connection must not hold writers off meanwhile.
+        let mut view = self.views.begin().await?;
+        let order = Committed { _order: self.order.lock().await };
+        // SQLite takes a transaction's snapshot at its first read (https://sqlite.org/isolation.html).
         sqlx::query("SELECT one FROM pool").execute(&mut *view).await?;
-        Ok(view)
-    }
-
-    /// Holds writers off, so that what is read and what is published agree.
-    pub(crate) async fn order(&self) -> Committed<'_> {
-        Committed { _order: self.order.lock().await }
+        Ok((view, order))
     }
 
     /// Finishes what is queued and closes the file.
     pub(crate) async fn close(&self) {
+        self.views.close().await;
         self.readers.close().await;
         self.writer.close().await;
     }
@@ -216,4 +224,31 @@ fn session(row: &SqliteRow) -> Result<SessionId, StoreError> {
 /// Times and counters fit for 292 billion years.
 fn of_u64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Whoever waited for one of the connections that read held writers off: four big snapshots being
+    /// read were the end of writing.
+    #[tokio::test]
+    async fn regression_writers_do_not_wait_for_readers() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db"), Opening::Create).await.unwrap();
+        let mut views = Vec::new();
+        for _ in 0..VIEWS {
+            views.push(store.ordered_view().await.unwrap().0);
+        }
+        let one_more = store.ordered_view();
+        tokio::pin!(one_more);
+        assert!(timeout(Duration::from_millis(50), &mut one_more).await.is_err());
+        let write = timeout(Duration::from_secs(5), store.write()).await;
+        write.expect("nobody holds writers off").unwrap().commit().await.unwrap();
+        timeout(Duration::from_secs(5), store.read()).await.expect("nor readers").unwrap();
+        views.pop();
+        timeout(Duration::from_secs(5), one_more).await.unwrap().unwrap();
+    }
 }

@@ -94,6 +94,42 @@ pub(crate) async fn of_device(
     rows.iter().map(session).collect()
 }
 
+/// How much a device's parties hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    pub(crate) parties: u64,
+    pub(crate) members: u64,
+    pub(crate) kicks: u64,
+    /// The device's own.
+    pub(crate) copies: u64,
+}
+
+/// Counts what a device's parties hold.
+pub(crate) async fn extent_of_device(
+    db: &mut SqliteConnection,
+    device: &DeviceKey,
+) -> Result<Extent, StoreError> {
+    let row = sqlx::query(
+        "SELECT count(*) AS parties,
+            coalesce(sum((SELECT count(*) FROM members AS m
+                WHERE m.session = me.session AND m.gone IS NULL)), 0) AS members,
+            coalesce(sum((SELECT count(*) FROM kicks AS k
+                WHERE k.session = me.session)), 0) AS kicks,
+            coalesce(sum((SELECT count(*) FROM epoch_copies AS c
+                WHERE c.session = me.session AND c.member = me.member)), 0) AS copies
+         FROM members AS me WHERE me.device = ? AND me.gone IS NULL",
+    )
+    .bind(&device.0[..])
+    .fetch_one(db)
+    .await?;
+    Ok(Extent {
+        parties: number(&row, "parties")?,
+        members: number(&row, "members")?,
+        kicks: number(&row, "kicks")?,
+        copies: number(&row, "copies")?,
+    })
+}
+
 /// All parties: session, name, members of today.
 pub(crate) async fn list(
     db: &mut SqliteConnection,

@@ -1,7 +1,9 @@
 use ed25519_dalek::SigningKey;
-use lanrage_control_client::Method;
+use lanrage_control_client::{Error, Method};
 use lanrage_proto::SessionId;
-use lanrage_proto::api::{ErrorCode, Registered, TicketGrant, path};
+use lanrage_proto::api::{
+    DeviceDown, DeviceUp, ErrorCode, OpenedInvite, Registered, TicketGrant, path,
+};
 use lanrage_proto::bytes::Token;
 use lanrage_proto::map::SignedMap;
 use serde_json::{Value, json};
@@ -79,9 +81,11 @@ async fn what_is_no_request_is_refused_clearly() {
     unknown_field["extra"] = json!(1);
     let refused = device.post::<_, Value>(path::PARTIES, &unknown_field).await;
     assert_refused(refused, ErrorCode::BadRequest);
-    let oversized = json!({ "invite": "x".repeat(300 << 10) });
-    let refused = device.post::<_, Value>(path::INVITE_OPEN, &oversized).await;
-    assert_refused(refused, ErrorCode::BadRequest);
+    let oversized = json!({ "invite": "x".repeat(5 << 10) });
+    match device.post::<_, Value>(path::INVITE_OPEN, &oversized).await {
+        Err(Error::Api(refusal)) => assert!(refusal.message.contains("longer"), "{refusal:?}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
@@ -92,7 +96,7 @@ async fn cheap_to_abuse_paths_are_limited_per_network_and_per_device() {
     let mut codes = Vec::new();
     for _ in 0..7 {
         match device.post::<_, Value>(path::INVITE_OPEN, &open).await.unwrap_err() {
-            lanrage_control_client::Error::Api(refusal) => codes.push(refusal.code),
+            Error::Api(refusal) => codes.push(refusal.code),
             other => panic!("{other:?}"),
         }
     }
@@ -112,6 +116,114 @@ async fn cheap_to_abuse_paths_are_limited_per_network_and_per_device() {
         }
     }
     assert_refused(refused.expect("20 a minute for a network"), ErrorCode::RateLimited);
+}
+
+/// How many of `asks` are granted before one is refused for being too many.
+async fn granted<T>(asks: usize, mut ask: impl AsyncFnMut() -> Result<T, Error>) -> Option<usize> {
+    for done in 0..asks {
+        match ask().await {
+            Err(Error::Api(refusal)) if refusal.code == ErrorCode::RateLimited => {
+                return Some(done);
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// After its registration a device could make rows, writes and pushes without end.
+#[tokio::test]
+async fn regression_what_a_token_allows_is_limited() {
+    let service = Service::start_with(|config| config.requests_per_minute = 100).await;
+    let _relay = Relay::enrol(&service, "one").await;
+    let owner = Device::register(&service).await;
+    let party = owner.create_party().await.party;
+    let invites = granted(40, async || owner.invite(party.session, 1, 1).await).await;
+    assert!((9..=11).contains(&invites.unwrap()), "10 of what stays, less the party: {invites:?}");
+
+    // Entries count as those did.
+    let owner = Device::register(&service).await;
+    let party = owner.create_party().await.party;
+    let (entry_path, mut turn) = (path::of_party(path::ENTRY, party.session), 0);
+    let entries = granted(40, async || {
+        turn += 1;
+        let entry = owner.entry(&party, ["owner", "other"][turn % 2]);
+        owner.send::<_, Value>(Method::PUT, &entry_path, &entry).await
+    });
+    let entries = entries.await.unwrap();
+    assert!((19..=25).contains(&entries), "20 changes, less the party: {entries}");
+    let tickets =
+        async || owner.in_party::<_, TicketGrant>(path::TICKET, party.session, &empty()).await;
+    let tickets = granted(100, tickets).await.unwrap();
+    assert!((25..=45).contains(&tickets), "50 requests, less those before: {tickets}");
+}
+
+/// A stream that asked again and again for everything was given it each time.
+#[tokio::test]
+async fn regression_snapshots_on_demand_are_limited() {
+    let service = Service::start_with(|config| config.requests_per_minute = 100).await;
+    let device = Device::register(&service).await;
+    let mut stream = Stream::open(&device, None).await;
+    stream.snapshot().await;
+    let mut given = 1;
+    let end = loop {
+        stream.0.send(&DeviceUp::Follow { cursor: None }).await.unwrap();
+        match stream.0.receive::<DeviceDown>().await {
+            Ok(Some(_)) => given += 1,
+            end => break end,
+        }
+        assert!(given < 40);
+    };
+    assert_refused(end, ErrorCode::RateLimited);
+    assert!((10..=13).contains(&given), "{given}");
+}
+
+/// Who has no token, or sends no body that can be read, cost look-ups and time, and was not counted.
+#[tokio::test]
+async fn regression_what_is_refused_counts_as_well() {
+    let service = Service::start_with(|config| config.requests_per_minute = 10).await;
+    let connection = service.client().connect(DEADLINE).await.unwrap();
+    let register = async || {
+        let body = json!({ "device": 1 });
+        connection.request::<_, Value>(Method::POST, path::DEVICES, None, &body, DEADLINE).await
+    };
+    let registered = granted(30, register).await.unwrap();
+    assert!((10..=12).contains(&registered), "{registered}");
+    let client = service.client();
+    let open = async || client.websocket(path::RELAY_STREAM, None, DEADLINE).await;
+    let opened = granted(30, open).await.unwrap();
+    assert!((5..=7).contains(&opened), "{opened}");
+    let guess = async || {
+        let (token, path) = (Token(random()), path::INVITE_OPEN);
+        connection.request::<_, Value>(Method::POST, path, Some(&token), &empty(), DEADLINE).await
+    };
+    let guessed = granted(200, guess).await.unwrap();
+    assert!((60..=100).contains(&guessed), "100 requests in all: {guessed}");
+}
+
+/// The limits are for loops: a lab of people behind one address notices nothing of them.
+#[tokio::test]
+async fn twenty_rounds_behind_one_address_pass_the_default_limits() {
+    let service = Service::start_with(|config| config.requests_per_minute = 600).await;
+    let _relay = Relay::enrol(&service, "one").await;
+    let owner = Device::register(&service).await;
+    for _ in 0..20 {
+        let party = owner.create_party().await.party;
+        owner.publish(&party).await;
+        let invite = owner.invite(party.session, 1, 9).await.unwrap();
+        for name in ["one", "two", "three"] {
+            let guest = Device::register(&service).await;
+            let _: OpenedInvite =
+                guest.post(path::INVITE_OPEN, &json!({ "invite": invite.hash() })).await.unwrap();
+            let party = guest.redeem(&invite, name).await.unwrap().party;
+            guest.publish(&party).await;
+            let _: TicketGrant =
+                guest.in_party(path::TICKET, party.session, &empty()).await.unwrap();
+            guest.state(party.session).await;
+        }
+        owner.kick(&owner.state(party.session).await, member(4)).await.unwrap();
+        let _: Value = owner.in_party(path::LEAVE, party.session, &empty()).await.unwrap();
+    }
 }
 
 #[tokio::test]

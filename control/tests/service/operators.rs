@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
 use lanrage_control::{Clock, Failure, Server};
+use lanrage_control_client::Method;
 use lanrage_proto::SessionId;
 use lanrage_proto::api::{ErrorCode, path};
 use lanrage_proto::party::ServerAddress;
@@ -18,71 +19,90 @@ async fn get(address: SocketAddr, path: &str) -> String {
     answer
 }
 
-/// The value of a line of `/metrics`, by its name and labels; 0 when there is none.
-fn value(metrics: &str, series: &str) -> f64 {
-    let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.map_or(0.0, |value| value.parse().unwrap())
+/// What a counter or gauge shows.
+async fn shown(metrics: SocketAddr, name: &str) -> f64 {
+    let text = get(metrics, "/metrics").await;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
 }
 
-/// The recorder is the process's, and other tests count as well; what nobody counts stays.
+/// The recorder is the process's: where tests share one, others count as well.
 #[tokio::test]
 async fn health_and_metrics_tell_what_happens() {
     let (service, _relay) = Service::with_relay().await;
     let metrics = service.server.metrics_address().unwrap();
     assert!(get(metrics, "/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(get(metrics, "/readyz").await.starts_with("HTTP/1.1 200"));
-    let before = get(metrics, "/metrics").await;
-
-    let owner = Device::register(&service).await;
-    let session = owner.create_party().await.party.session;
-    let invite = owner.invite(session, 1, 1).await.unwrap();
-    Device::register(&service).await.redeem(&invite, "guest").await.unwrap();
-    owner.kick(&owner.state(session).await, member(2)).await.unwrap();
-    let mut stream = Stream::open(&owner, Some(u64::MAX)).await;
-    stream.snapshot().await;
-    let streams = get(metrics, "/metrics").await;
-    for kind in ["device", "relay"] {
-        let series = format!("lanrage_control_streams{{kind=\"{kind}\"}}");
-        assert!(value(&streams, &series) >= 1.0, "{series} in {streams}");
-    }
-
-    let limited = Service::start_with(|config| config.requests_per_minute = 1).await;
-    let device = Device::register(&limited).await;
-    let proof = proof_of(&device.key, &device.connection.channel_binding());
-    let refused = device.post::<_, serde_json::Value>(path::DEVICES, &proof).await;
-    assert_refused(refused, ErrorCode::RateLimited);
-
-    let mut plain = tokio::net::TcpStream::connect(service.server.addresses()[0]).await.unwrap();
-    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    plain.read_to_end(&mut Vec::new()).await.unwrap();
-
-    let file = service.dir.path().join("control.db");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
-    let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-    sqlx::raw_sql("DROP TABLE tokens").execute(&mut db).await.unwrap();
-    let party = path::of_party(path::TICKET, session);
-    assert_refused(owner.post::<_, serde_json::Value>(&party, &empty()).await, ErrorCode::Internal);
-
-    let after = get(metrics, "/metrics").await;
-    for series in [
+    assert!(shown(metrics, "lanrage_control_streams{kind=\"relay\"}").await >= 1.0);
+    let names = [
         "lanrage_control_requests_total{status=\"200\"}",
-        "lanrage_control_requests_total{status=\"429\"}",
-        "lanrage_control_requests_total{status=\"500\"}",
-        "lanrage_control_kicks_total",
         "lanrage_control_rate_limited_total",
         "lanrage_control_connection_failures_total",
+        "lanrage_control_connections_refused_total",
         "lanrage_control_store_errors_total",
         "lanrage_control_stream_snapshots_total",
         "lanrage_control_invites_redeemed_total",
-    ] {
-        assert!(value(&after, series) > value(&before, series), "{series} in {after}");
+        "lanrage_control_kicks_total",
+    ];
+    let mut before = Vec::new();
+    Device::register(&service).await;
+    for name in names {
+        before.push(shown(metrics, name).await);
     }
 
+    let owner = Device::register(&service).await;
+    let party = owner.create_party().await.party;
+    let invite = owner.invite(party.session, 1, 1).await.unwrap();
+    Device::register(&service).await.redeem(&invite, "guest").await.unwrap();
+    owner.kick(&owner.state(party.session).await, member(2)).await.unwrap();
+    Stream::open(&owner, Some(0)).await.snapshot().await;
+    fail_the_database(&service).await;
+    owner.redeem(&invite, "guest").await.unwrap_err();
+    let small = Service::start_with(|config| {
+        config.requests_per_minute = 1;
+        config.connections_max = 100;
+    });
+    let small = small.await;
+    let mut held = Vec::new();
+    for _ in 0..65 {
+        held.push(tokio::net::TcpStream::connect(small.server.addresses()[0]).await.unwrap());
+    }
+    drop(held);
+    let connection = loop {
+        // Until the others' ends are seen there is no room.
+        if let Ok(connection) = small.client().connect(DEADLINE).await {
+            break connection;
+        }
+    };
+    for _ in 0..2 {
+        let body = empty();
+        let asked = connection.request::<_, serde_json::Value>(
+            Method::POST,
+            path::DEVICES,
+            None,
+            &body,
+            DEADLINE,
+        );
+        asked.await.unwrap_err();
+    }
+
+    for (name, before) in names.into_iter().zip(before) {
+        assert!(shown(metrics, name).await > before, "{name}");
+    }
     let page = include_str!("../../../docs/src/metrics.md");
-    for name in after.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+    let text = get(metrics, "/metrics").await;
+    for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let name = name.split(' ').next().unwrap();
         assert!(page.contains(&format!("`{name}`")), "{name} stands in no document");
     }
+}
+
+/// Takes away what every request needs.
+async fn fail_the_database(service: &Service) {
+    let file = service.dir.path().join("control.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("DROP TABLE tokens; DROP TABLE pool").execute(&mut db).await.unwrap();
 }
 
 #[tokio::test]
@@ -136,15 +156,40 @@ async fn silent_connections_do_not_hinder_others_nor_the_end() {
     assert!(stream.0.receive::<serde_json::Value>().await.unwrap().is_none(), "said goodbye");
 }
 
+/// One host with more connections than its share, all silent, used up everybody's.
+#[tokio::test]
+async fn regression_one_network_cannot_take_all_connections() {
+    const MAX: usize = 700;
+    const SHARE: usize = 70;
+    let service = Service::start_with(|config| config.connections_max = MAX).await;
+    let address = service.server.addresses()[0];
+    // Another /24 of this host.
+    let from = async |ip: [u8; 4]| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((ip, 0))).unwrap();
+        socket.connect(address).await.unwrap()
+    };
+    let mut held = Vec::new();
+    for _ in 0..SHARE {
+        held.push(from([127, 9, 9, 1]).await);
+    }
+    let mut more = from([127, 9, 9, 2]).await;
+    let end = tokio::time::timeout(DEADLINE, more.read(&mut [0])).await.unwrap();
+    assert!(matches!(end, Ok(0) | Err(_)), "closed at once: {end:?}");
+    Device::register(&service).await;
+    drop(held);
+    let mut again = from([127, 9, 9, 1]).await;
+    let mut byte = [0];
+    let end = tokio::time::timeout(std::time::Duration::from_millis(300), again.read(&mut byte));
+    assert!(end.await.is_err(), "there is room again");
+}
+
 /// What went wrong inside stays in the log.
 #[tokio::test]
 async fn a_failing_database_is_an_internal_error_and_not_ready() {
     let service = Service::start().await;
     let device = Device::register(&service).await;
-    let file = service.dir.path().join("control.db");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
-    let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-    sqlx::raw_sql("DROP TABLE tokens; DROP TABLE pool").execute(&mut db).await.unwrap();
+    fail_the_database(&service).await;
     let ticket = path::of_party(path::TICKET, SessionId(1));
     let refused = device.post::<_, serde_json::Value>(&ticket, &empty()).await;
     let text = format!("{refused:?}");

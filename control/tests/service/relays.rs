@@ -9,6 +9,7 @@ use lanrage_proto::bytes::Token;
 use lanrage_proto::map::RelayMap;
 use lanrage_proto::signed::{RelayCertificate, sign};
 use lanrage_proto::{Generation, KeyId, RelayId, TunnelKey};
+use sqlx::Connection as _;
 
 use crate::support::*;
 
@@ -130,6 +131,19 @@ async fn a_stream_begins_with_a_proof_over_its_own_connection() {
     assert_refused(stream.receive::<RelayDown>().await, ErrorCode::BadProof);
 }
 
+/// A proof that does not hold waited for the writers, and they for it.
+#[tokio::test]
+async fn regression_a_false_proof_does_not_hold_writers_up() {
+    let (service, relay) = Service::with_relay().await;
+    let file = service.dir.path().join("control.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut db).await.unwrap();
+    let stranger = SigningKey::from_bytes(&random());
+    let mut false_one = Relay::connect(&service, relay.id, stranger, 0).await.unwrap();
+    assert_refused(false_one.stream.receive::<RelayDown>().await, ErrorCode::BadProof);
+}
+
 #[tokio::test]
 async fn a_relay_gets_certificate_map_revocations_and_ticks() {
     let (service, old) = Service::with_relay().await;
@@ -190,10 +204,55 @@ async fn revocations_follow_the_cursor() {
     assert_eq!((*cursor, revocation.member), (last, member(3)));
     assert_eq!(revocations(last).await, []);
 
+    // The last one of a member holds for those before.
+    let invite = owner.invite(session, 3, 9).await.unwrap();
+    let guest = Device::register(&service).await;
+    assert_eq!(guest.redeem(&invite, "three").await.unwrap().party.you, member(4));
+    owner.kick(&owner.state(session).await, member(4)).await.unwrap();
+    let invite = owner.invite(session, 4, 9).await.unwrap();
+    assert_eq!(guest.redeem(&invite, "three").await.unwrap().party.you, member(4));
+    owner.kick(&owner.state(session).await, member(4)).await.unwrap();
+    let messages = revocations(0).await;
+    let [RelayDown::Snapshot { cursor, revocations: newest }] = &messages[..] else {
+        panic!("{messages:?}")
+    };
+    let newest_cursor = *cursor;
+    assert!(newest_cursor > last);
+    let generations: Vec<_> = newest.iter().map(|revoked| revoked.generation.0).collect();
+    assert_eq!(generations, [2, 2, 3]);
+
     // After every ticket and lease of the old generation is over, nobody needs to know.
     service.advance(4 * DAY).await;
     let messages = revocations(0).await;
-    assert_eq!(messages, [RelayDown::Snapshot { cursor: last, revocations: Vec::new() }]);
+    assert_eq!(messages, [RelayDown::Snapshot { cursor: newest_cursor, revocations: Vec::new() }]);
+}
+
+/// All revocations went into one message: some 200,000 were more than a relay reads, and a new one
+/// never had a stream.
+#[tokio::test]
+async fn regression_many_revocations_come_in_pieces() {
+    const AT_ONCE: u64 = 10_000;
+    const ALL: u64 = 25_000;
+    let (service, relay) = Service::with_relay().await;
+    let file = service.dir.path().join("control.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let many = format!(
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {ALL})
+         INSERT INTO revocations (session, member, generation, forget_after)
+         SELECT n, 7, 2, {} FROM n",
+        service.clock.now() + 86_400,
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(many)).execute(&mut db).await.unwrap();
+    let mut relay = Relay::connect(&service, relay.id, relay.identity, 0).await.unwrap();
+    let snapshot = relay.until(|message| matches!(message, RelayDown::Snapshot { .. })).await;
+    let RelayDown::Snapshot { cursor: first, revocations } = snapshot else { panic!() };
+    assert_eq!(revocations.len() as u64, AT_ONCE);
+    for wanted in AT_ONCE + 1..=ALL {
+        let revoke = relay.until(|message| matches!(message, RelayDown::Revoke { .. })).await;
+        let RelayDown::Revoke { cursor, revocation } = revoke else { panic!() };
+        assert_eq!((cursor - first, revocation.session.0), (wanted - AT_ONCE, wanted));
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use lanrage_proto::api::{
     Change, DeviceDown, Enrolled, ErrorCode, MemberRecord, Promote, Role, path,
 };
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 
 use crate::support::*;
 
@@ -90,6 +91,31 @@ async fn online_follows_streams_and_a_short_loss_is_not_seen() {
     assert!(!member_change(&mut stream).await.online);
 }
 
+/// Turns to online and offline were lost when they could not be noted: others saw ghosts for ever.
+#[tokio::test]
+async fn regression_a_full_disk_hides_no_turn() {
+    let (service, _relay) = Service::with_relay().await;
+    let (owner, guest, _session) = party_of_two(&service).await;
+    let mut stream = Stream::open(&owner, None).await;
+    stream.snapshot().await;
+    let file = service.dir.path().join("control.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let full = "CREATE TRIGGER full BEFORE UPDATE ON devices
+                BEGIN SELECT RAISE(FAIL, 'the disk is full'); END";
+    sqlx::raw_sql(full).execute(&mut db).await.unwrap();
+
+    let mut guests = Stream::open(&guest, None).await;
+    guests.snapshot().await;
+    assert!(member_change(&mut stream).await.online);
+    guests.0.close().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    service.clock.advance(Duration::from_secs(5));
+    // Noting fails, here or in the service's own round.
+    let _failed = service.server.run_jobs().await;
+    assert!(!member_change(&mut stream).await.online);
+}
+
 #[tokio::test]
 async fn a_stream_resumes_where_it_broke_off() {
     let (service, _relay) = Service::with_relay().await;
@@ -119,6 +145,25 @@ async fn a_stream_resumes_where_it_broke_off() {
     assert_eq!(parties[0].session, session, "the feed is gone, the party is not");
 }
 
+/// A device that was away for longer than its feed is kept came back with its cursor and never heard
+/// what it had missed.
+#[tokio::test]
+async fn regression_a_device_that_was_away_for_long_gets_a_snapshot() {
+    let (service, _relay) = Service::with_relay().await;
+    let (owner, guest, session) = party_of_two(&service).await;
+    let mut stream = Stream::open(&guest, None).await;
+    let (cursor, _) = stream.snapshot().await;
+    stream.0.close().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    service.advance(Duration::from_secs(5)).await;
+    service.advance(Duration::from_secs(301)).await;
+    turn(&owner, session, Role::Promoted).await;
+
+    let mut stream = Stream::open(&guest, Some(cursor)).await;
+    let (_, parties) = stream.snapshot().await;
+    assert_eq!(parties[0].members[1].role, Role::Promoted);
+}
+
 #[tokio::test]
 async fn a_newer_stream_replaces_the_older() {
     let (service, _relay) = Service::with_relay().await;
@@ -131,6 +176,52 @@ async fn a_newer_stream_replaces_the_older() {
     device.client.websocket(path::STREAM, Some(&device.token), DEADLINE).await.unwrap();
 }
 
+/// A stream's place was free as soon as the stream was open, so that anybody could open any number.
+#[tokio::test]
+async fn regression_streams_count_as_connections() {
+    const MAX: usize = 3;
+    let service = Service::start_with(|config| config.connections_max = MAX).await;
+    let client = service.client();
+    let open = async || client.websocket(path::RELAY_STREAM, None, Duration::from_secs(1)).await;
+    let mut streams = Vec::new();
+    for _ in 0..MAX {
+        streams.push(open().await.unwrap());
+    }
+    assert!(open().await.is_err(), "one more than there may be");
+    streams.pop().unwrap().close().await;
+    open().await.unwrap();
+}
+
+/// The service's end did not wait for streams: some heard no goodbye, and those that had not said
+/// who they are never did.
+#[test]
+fn regression_the_end_waits_for_every_goodbye() {
+    let service_runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let service = service_runtime.block_on(Service::start());
+    runtime.block_on(async {
+        let mut streams = Vec::new();
+        for _ in 0..20 {
+            let silent = service.client().websocket(path::RELAY_STREAM, None, DEADLINE).await;
+            streams.push(Stream(silent.unwrap()));
+            let device = Device::register(&service).await;
+            let mut stream = Stream::open(&device, None).await;
+            stream.snapshot().await;
+            streams.push(stream);
+        }
+        let begun = std::time::Instant::now();
+        let end = move || {
+            service_runtime.block_on(service.server.stop());
+            service_runtime.shutdown_background();
+        };
+        tokio::task::spawn_blocking(end).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        for mut stream in streams {
+            assert!(stream.0.receive::<Value>().await.unwrap().is_none(), "said goodbye");
+        }
+    });
+}
+
 #[tokio::test]
 async fn what_is_no_stream_message_is_refused_with_its_reason() {
     let service = Service::start().await;
@@ -139,6 +230,17 @@ async fn what_is_no_stream_message_is_refused_with_its_reason() {
     let mut stream = stream.unwrap();
     stream.send(&json!({ "type": "shout" })).await.unwrap();
     assert_refused(stream.receive::<Value>().await, ErrorCode::BadRequest);
+}
+
+/// Who asked for a stream in the wrong way got plain text instead of a refusal.
+#[tokio::test]
+async fn regression_a_stream_is_refused_in_json() {
+    let service = Service::start().await;
+    let device = Device::register(&service).await;
+    for stream in [path::STREAM, path::RELAY_STREAM] {
+        let refused = device.send::<_, Value>(Method::GET, stream, &empty()).await;
+        assert_refused(refused, ErrorCode::BadRequest);
+    }
 }
 
 /// One reader that reads nothing does not delay the others, and gets a snapshot when it reads.

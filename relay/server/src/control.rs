@@ -9,7 +9,7 @@ use lanrage_proto::api::{Heartbeat, RELAY_PROOF_CONTEXT, RelayDown, RelayUp, pat
 use lanrage_proto::map::{RelayMap, SignedMap};
 use lanrage_proto::signed::{RelayCertificate, sign};
 use lanrage_relay_core::binder::CLOCK_LEEWAY_S;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 
 use crate::backoff::Backoff;
 use crate::binder::{Order, Orders};
@@ -21,6 +21,8 @@ use crate::state::{Enrolment, Keys, StateDir, Told};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Revocations that follow one another faster are written together: each write is the whole file.
+const SAVE_DELAY: Duration = Duration::from_millis(200);
 /// Control says something every 5 s; a stream that is silent for this long is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
@@ -35,6 +37,10 @@ pub(crate) struct Link {
     pub(crate) published: Arc<Published>,
     /// Whether this stream has shown that the clocks differ.
     pub(crate) clock_reported: bool,
+    /// Whether there are revocations that are not on disk.
+    pub(crate) unsaved: bool,
+    /// When `told` was last written.
+    pub(crate) saved_at: Option<Instant>,
 }
 
 impl Link {
@@ -82,6 +88,8 @@ impl Link {
         config: &Config,
         backoff: &mut Backoff,
     ) -> Result<(), End> {
+        // The proof names the cursor: what is below it must be on disk.
+        self.keep_unsaved()?;
         let mut stream = client.websocket(path::RELAY_STREAM, None, DEADLINE).await?;
         self.prove(&mut stream, config).await?;
         self.clock_reported = false;
@@ -100,7 +108,13 @@ impl Link {
                     }
                     self.handle(down).await?;
                 }
-                _ = heartbeat.tick() => stream.send(&self.heartbeat()).await?,
+                () = sleep_until(self.save_at()), if self.unsaved => {
+                    self.keep_unsaved()?;
+                }
+                _ = heartbeat.tick() => {
+                    self.keep_unsaved()?;
+                    stream.send(&self.heartbeat()).await?;
+                }
             }
         }
     }
@@ -115,6 +129,10 @@ impl Link {
             cursor: self.told.cursor,
         };
         stream.send(&prove).await
+    }
+
+    fn save_at(&self) -> Instant {
+        self.saved_at.map_or_else(Instant::now, |at| at + SAVE_DELAY)
     }
 
     fn heartbeat(&self) -> RelayUp {
@@ -142,11 +160,12 @@ impl Link {
                 self.orders.give(Order::ReplaceRevocations(revocations)).await;
             }
             RelayDown::Revoke { cursor, revocation } => {
-                let now = unix_s();
-                self.told.revocations.retain(|old| now <= old.forget_after);
                 self.told.revocations.push(revocation);
                 self.told.cursor = cursor;
-                self.keep()?;
+                self.unsaved = true;
+                if self.save_at() <= Instant::now() {
+                    self.keep_unsaved()?;
+                }
                 self.orders.give(Order::Revoke(revocation)).await;
             }
         }
@@ -213,7 +232,19 @@ impl Link {
         self.published.has_certificate.store(true, Ordering::Relaxed);
     }
 
-    fn keep(&self) -> Result<(), End> {
+    /// Keeps what control said, if there is anything that is not on disk yet.
+    fn keep_unsaved(&mut self) -> Result<(), End> {
+        if !self.unsaved {
+            return Ok(());
+        }
+        let now = unix_s();
+        self.told.revocations.retain(|revocation| now <= revocation.forget_after);
+        self.keep()
+    }
+
+    fn keep(&mut self) -> Result<(), End> {
+        self.unsaved = false;
+        self.saved_at = Some(Instant::now());
         self.state.set_told(&self.told).map_err(|error| End::Relay(error.into()))
     }
 }
@@ -234,4 +265,58 @@ impl From<Error> for End {
 
 fn signing_keys(map: &RelayMap) -> Order {
     Order::SigningKeys(map.signing_keys.iter().map(|entry| (entry.id, entry.key.0)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use lanrage_proto::{Generation, Member, PoolId, RelayId, RootHash, SessionId};
+
+    use super::*;
+
+    fn revocation(session: u64) -> RelayDown {
+        RelayDown::Revoke {
+            cursor: session,
+            revocation: lanrage_proto::api::Revocation {
+                session: SessionId(session),
+                member: Member::new(7).unwrap(),
+                generation: Generation(2),
+                forget_after: u64::MAX,
+            },
+        }
+    }
+
+    /// The whole file was written and synced for each of them: ten thousand at once took minutes.
+    #[tokio::test]
+    async fn regression_many_revocations_are_written_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let keys = state.keys().unwrap();
+        let root = RootHash([0; 32]);
+        let enrolment = Enrolment { root, relay: RelayId(1), pool: PoolId(1) };
+        let (sender, _) = crossbeam::channel::unbounded();
+        let mut link = Link {
+            state,
+            keys,
+            enrolment,
+            told: Told::default(),
+            orders: Orders::new(sender, std::thread::current()),
+            published: Arc::default(),
+            clock_reported: false,
+            unsaved: false,
+            saved_at: None,
+        };
+        let on_disk = |link: &Link| link.state.told(&root).unwrap().cursor;
+        assert!(link.handle(revocation(1)).await.is_ok());
+        assert_eq!(on_disk(&link), 1, "a single one at once");
+        let begun = Instant::now();
+        for session in 2..=1_000 {
+            assert!(link.handle(revocation(session)).await.is_ok());
+        }
+        if begun.elapsed() < SAVE_DELAY {
+            assert_eq!(on_disk(&link), 1);
+        }
+        assert!(link.keep_unsaved().is_ok());
+        let told = link.state.told(&root).unwrap();
+        assert_eq!((told.cursor, told.revocations.len()), (1_000, 1_000));
+    }
 }

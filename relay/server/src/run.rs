@@ -89,8 +89,17 @@ pub async fn run(
         let threads = parts.start(&config, &keys, &enrolment, sockets)?;
         let published = parts.published.clone();
         let orders = threads.orders.clone();
-        let clock_reported = false;
-        let link = Link { state, keys, enrolment, told, orders, published, clock_reported };
+        let link = Link {
+            state,
+            keys,
+            enrolment,
+            told,
+            orders,
+            published,
+            clock_reported: false,
+            unsaved: false,
+            saved_at: None,
+        };
         link.recall().await;
         tracing::info!(relay = enrolment.relay.0, shards = config.shards, "serving");
         tokio::select! {
