@@ -256,7 +256,11 @@ fn a_database_of_schema_1_is_migrated_by_the_service() {
         sqlx::raw_sql(include_str!("../migrations/0001.sql")).execute(&mut db).await.unwrap();
         sqlx::raw_sql(
             "PRAGMA user_version = 1;
-             INSERT INTO devices VALUES (x'01', 5, 1700000000)",
+             INSERT INTO devices VALUES (x'01', 5, 1700000000);
+             INSERT INTO parties VALUES (7, 'party', 1, x'00', 3, x'01', x'00', 5);
+             INSERT INTO members VALUES (7, 26, 1, x'26', x'26', 'z', 'member', 5, NULL, NULL),
+                (7, 250, 2, x'fa', x'fa', 'y', 'member', 5, 6, NULL);
+             INSERT INTO kicks VALUES (7, 2, x'0101fa01', 6), (7, 3, x'01011b01', 7)",
         )
         .execute(&mut db)
         .await
@@ -264,14 +268,17 @@ fn a_database_of_schema_1_is_migrated_by_the_service() {
         db.close().await.unwrap();
     });
     terminate(start(dir.path(), &[]));
-    let (devices, alive): (i64, i64) = runtime.block_on(async {
+    let (devices, alive, kicked): (i64, i64, Vec<Option<Vec<u8>>>) = runtime.block_on(async {
         let mut db = open(&database).await;
         let devices = sqlx::query_scalar("SELECT count(*) FROM devices").fetch_one(&mut db).await;
         let alive = sqlx::query_scalar("SELECT alive FROM pool").fetch_one(&mut db).await;
-        (devices.unwrap(), alive.unwrap())
+        let kicked = sqlx::query_scalar("SELECT device FROM kicks ORDER BY epoch");
+        let kicked = kicked.fetch_all(&mut db).await;
+        (devices.unwrap(), alive.unwrap(), kicked.unwrap())
     });
     assert_eq!(devices, 1, "the time without the service does not count");
     assert!(alive >= 1_700_000_000);
+    assert_eq!(kicked, [Some(vec![0xfa]), None], "whom a kick put out, where that is known");
 }
 
 /// What `run` says 3 about is also said when a row cannot be read.

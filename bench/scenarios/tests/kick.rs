@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use lanrage_lab::NatKind;
-use lanrage_scenarios::{Deployment, Flow, Plan, exit};
+use lanrage_scenarios::{Deployment, Flow, Plan, eventually, exit};
 
 const PROMISED: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -68,6 +68,43 @@ fn a_kicked_member_gets_nothing_and_cannot_come_back() {
     assert!(lab.players[0].ping(victim_address, Duration::from_secs(1)).is_err());
 }
 
+/// The device saw its party gone from control's list, kept it for ever, and was told of a backup.
+#[test]
+fn regression_a_member_that_was_off_line_hears_by_whom_it_was_put_out() {
+    let mut lab = Deployment::start(&Plan::behind(NatKind::PortRestrictedCone, 2)).unwrap();
+    lab.form_party("kick").unwrap();
+    lab.players[1].stop_daemon().unwrap();
+    let name = lab.players[1].member_name().to_owned();
+    lab.players[0].kick(&name).unwrap();
+    lab.players[1].start_daemon().unwrap();
+    eventually("the player to hear of its kick", PATIENCE, || {
+        let status = lab.players[1].run(&["status"])?;
+        Ok(status.stdout.contains("was put out of the party kick by member 1").then_some(()))
+    })
+    .unwrap();
+    let parties = |lab: &Deployment| {
+        let list = lab.players[1].run(&["party", "list", "--json"]).unwrap();
+        let list: serde_json::Value = serde_json::from_str(&list.stdout).unwrap();
+        list["parties"].as_array().unwrap().len()
+    };
+    let records = |lab: &Deployment| {
+        std::fs::read_dir(lab.players[1].state_dir().join("parties")).unwrap().count()
+    };
+    assert_eq!(parties(&lab), 0);
+    eventually("the record to go", PATIENCE, || Ok((records(&lab) == 0).then_some(()))).unwrap();
+    let links = lab.players[1].host().command("ip").arg("link").output().unwrap();
+    assert!(!String::from_utf8_lossy(&links.stdout).contains(lab.players[1].nic()));
+
+    // A kick ends no membership that began after it.
+    let invite = lab.players[0].invite(1).unwrap();
+    lab.players[1].join(&invite).unwrap();
+    lab.players[1].stop_daemon().unwrap();
+    lab.players[1].start_daemon().unwrap();
+    lab.players[1].wait_for_control(PATIENCE).unwrap();
+    lab.players[1].ping(lab.players[0].address(), PATIENCE).unwrap();
+    assert_eq!(parties(&lab), 1);
+}
+
 #[test]
 fn an_old_ticket_binds_at_no_relay_that_restarts_while_control_is_down() {
     let mut lab = start();
@@ -92,9 +129,11 @@ fn an_old_ticket_binds_at_no_relay_that_restarts_while_control_is_down() {
         };
         lab.relays.iter().map(of).sum()
     };
-    lanrage_scenarios::eventually("the old ticket to be refused", PATIENCE, || {
-        Ok((refused(&lab) > 0.0).then_some(()))
-    })
+    eventually(
+        "the old ticket to be refused",
+        PATIENCE,
+        || Ok((refused(&lab) > 0.0).then_some(())),
+    )
     .unwrap();
     assert!(lab.players[1].ping(lab.players[0].address(), Duration::from_secs(1)).is_err());
 }

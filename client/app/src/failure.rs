@@ -136,9 +136,9 @@ impl Failure {
     pub fn unlisted(name: &str, server: &Server) -> Self {
         let message = format!(
             "control at {server} does not list this device in the party {name}: it may have been \
-             restored from an older backup, or the device was put out while off line. Ask the \
-             server's operator or the party's owner. The party is kept, and comes up by itself when \
-             it is listed again; `lanrage party leave` forgets it"
+             restored from an older backup, the party may have ended, or the device was put out \
+             more than 30 days ago. Ask the server's operator or the party's owner. The party is \
+             kept, and comes up by itself when it is listed again; `lanrage party leave` forgets it"
         );
         Self::new(FailureKind::Unlisted, message)
     }

@@ -127,9 +127,11 @@ async fn send_snapshot(
     let (cursor, map) = (service.hub.cursor(device), service.map.borrow().clone());
     drop(order);
     let parties = service.parties_of(&mut view, device).await.map_err(Refusal::from)?;
+    let put_out = service.put_out(&mut view, device).await.map_err(Refusal::from)?;
     drop(view);
     let now = service.clock.now();
-    let snapshot = DeviceDown::Snapshot { cursor, parties, map: Box::new((*map).clone()), now };
+    let map = Box::new((*map).clone());
+    let snapshot = DeviceDown::Snapshot { cursor, parties, put_out, map, now };
     let text = encode(&snapshot);
     drop(snapshot);
     stream.send_text(text).await?;

@@ -1,3 +1,5 @@
+use lanrage_proto::api::PUT_OUT_MAX;
+
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
@@ -86,4 +88,6 @@ pub(crate) const SEALED_COPY_LEN: usize = 24 + 32 + 16;
 
 // The largest kick: per member at most 230 bytes of JSON for its copy and 80 for its MAC.
 const _: () = assert!(250 * (230 + 80) + 256 <= KICK_LEN_MAX);
+// A device is told of all kicks that it missed.
+const _: () = assert!(PARTIES_PER_DEVICE_MAX <= PUT_OUT_MAX);
 const _: () = assert!(SIGNING_KEY_KEPT_S > SIGNING_KEY_PERIOD_S + CERTIFICATE_LIFETIME_S);

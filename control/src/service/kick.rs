@@ -58,7 +58,7 @@ impl Service {
             signature: Signature([0; 64]),
         }
         .sign(&signer.key);
-        kicks::keep_record(write.db(), &record).await?;
+        kicks::keep_record(write.db(), &record, &target.device).await?;
         for copy in &request.copies {
             kicks::keep_copy(write.db(), session, copy).await?;
         }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use lanrage_proto::api::{ErrorCode, Membership, PartyState, TicketGrant};
-use lanrage_proto::signed::TicketBody;
+use lanrage_proto::signed::{KickRecord, TicketBody};
 use lanrage_proto::{DeviceKey, RateClass, RelayId, SessionId};
 use sqlx::SqliteConnection;
 use tokio::time::timeout;
@@ -71,16 +71,26 @@ impl Service {
         Ok(states)
     }
 
+    /// The kicks that a device may not have heard of.
+    pub(crate) async fn put_out(
+        &self,
+        db: &mut SqliteConnection,
+        device: &DeviceKey,
+    ) -> Result<Vec<KickRecord>, StoreError> {
+        kicks::put_out(db, device).await
+    }
+
     /// About how long a device's snapshot is in bytes of JSON, and not less.
     pub(crate) async fn snapshot_len(&self, device: &DeviceKey) -> Result<u64, StoreError> {
         let mut view = self.store.read().await?;
         let extent = parties::extent_of_device(&mut view, device).await?;
+        let put_out = kicks::put_out(&mut view, device).await?.len() as u64;
         // The map is JSON in JSON: each of its quotes takes two bytes.
         let map = 2 * self.map.borrow().map.len() as u64;
         Ok(map
             + SNAPSHOT_PARTY_LEN * (extent.parties + 1)
             + SNAPSHOT_MEMBER_LEN * extent.members
-            + SNAPSHOT_KICK_LEN * extent.kicks
+            + SNAPSHOT_KICK_LEN * (extent.kicks + put_out)
             + SNAPSHOT_COPY_LEN * extent.copies)
     }
 

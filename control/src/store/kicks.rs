@@ -1,8 +1,9 @@
-use lanrage_proto::api::Revocation;
+use lanrage_proto::api::{PUT_OUT_MAX, Revocation};
 use lanrage_proto::party::EpochCopy;
 use lanrage_proto::signed::KickRecord;
-use lanrage_proto::{Generation, Member, SessionId};
+use lanrage_proto::{DeviceKey, Generation, Member, SessionId};
 use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
 
 use super::{StoreError, bytes, json, number, of_session, of_u64, session, to_json};
 use crate::domain::limits::COPIES_KEPT;
@@ -59,16 +60,18 @@ pub(crate) async fn drop_copies(
     Ok(())
 }
 
-/// Keeps a signed kick.
+/// Keeps a signed kick of a device.
 pub(crate) async fn keep_record(
     db: &mut SqliteConnection,
     record: &KickRecord,
+    device: &DeviceKey,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO kicks VALUES (?, ?, ?, ?)")
+    sqlx::query("INSERT INTO kicks (session, epoch, record, made, device) VALUES (?, ?, ?, ?, ?)")
         .bind(of_session(record.session))
         .bind(i64::from(record.epoch.0))
         .bind(&record.encode()[..])
         .bind(of_u64(record.issued))
+        .bind(&device.0[..])
         .execute(db)
         .await?;
     Ok(())
@@ -83,10 +86,30 @@ pub(crate) async fn records(
         .bind(of_session(party))
         .fetch_all(db)
         .await?;
-    let record = |row| {
-        KickRecord::decode(&bytes(row, "record")?).map_err(|_| StoreError::Unreadable("record"))
-    };
     rows.iter().map(record).collect()
+}
+
+/// The last kick of a device in each party that it was put out of and is not in again, newest first.
+pub(crate) async fn put_out(
+    db: &mut SqliteConnection,
+    device: &DeviceKey,
+) -> Result<Vec<KickRecord>, StoreError> {
+    // The other columns are of the row that has the maximum
+    // (https://sqlite.org/lang_select.html#bareagg).
+    let rows = sqlx::query(
+        "SELECT record, made, max(epoch) FROM kicks WHERE device = ?1 AND session NOT IN
+            (SELECT session FROM members WHERE device = ?1 AND gone IS NULL)
+         GROUP BY session ORDER BY made DESC, session LIMIT ?2",
+    )
+    .bind(&device.0[..])
+    .bind(PUT_OUT_MAX as i64)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(record).collect()
+}
+
+fn record(row: &SqliteRow) -> Result<KickRecord, StoreError> {
+    KickRecord::decode(&bytes(row, "record")?).map_err(|_| StoreError::Unreadable("record"))
 }
 
 /// Adds a revocation; its cursor is above all before it. It holds for all generations that an earlier

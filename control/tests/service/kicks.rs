@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use lanrage_control_client::{Error, Method};
 use lanrage_proto::api::{
-    Change, ErrorCode, Kick, Kicked, PartyState, Promote, RelayDown, Role, TicketGrant, path,
+    Change, ErrorCode, Kick, Kicked, PUT_OUT_MAX, PartyState, Promote, RelayDown, Role,
+    TicketGrant, path,
 };
 use lanrage_proto::party::{EpochCopy, InviteKey};
 use lanrage_proto::signed::KickRecord;
@@ -259,6 +260,75 @@ async fn a_copy_is_kept_as_long_as_its_record() {
     assert_eq!(listed().await, [Epoch(2)]);
     service.advance(DAY + Duration::from_secs(60)).await;
     assert_eq!(listed().await, []);
+}
+
+fn record_of(kicked: &Kicked) -> KickRecord {
+    KickRecord::decode(kicked.record.0.as_slice().try_into().unwrap()).unwrap()
+}
+
+/// A device that had no stream during its kick saw its party gone and never learnt why: the record
+/// was sent once, to streams alone.
+#[tokio::test]
+async fn regression_a_device_that_was_off_line_is_told_of_its_kick() {
+    let (service, _relay) = Service::with_relay().await;
+    let ([owner, one, two], party, _) = party_of_three(&service).await;
+    let session = party.session;
+    let kicked = owner.kick(&party, member(3)).await.unwrap();
+    let record = record_of(&kicked);
+    assert_eq!((record.member, record.kicker, record.session), (member(3), member(1), session));
+    assert!(record.verify(&service.map().await).is_ok());
+    assert_eq!(two.put_out().await, [record]);
+    assert_eq!(two.put_out().await, [record], "until it expires, however often it asks");
+    for other in [&owner, &one] {
+        assert_eq!(other.put_out().await, []);
+    }
+    let _: Value = one.in_party(path::LEAVE, session, &empty()).await.unwrap();
+    assert_eq!(one.put_out().await, [], "it left by itself");
+
+    let service = service.restart().await;
+    let [owner, one, two] = [owner, one, two].map(|device| device.key);
+    let owner = Device::register_key(&service, owner).await;
+    let two = Device::register_key(&service, two).await;
+    let one = Device::register_key(&service, one).await;
+    assert_eq!(two.put_out().await, [record]);
+    assert_eq!(one.put_out().await, []);
+
+    let invite = owner.invite(session, 2, 1).await.unwrap();
+    two.redeem(&invite, "two").await.unwrap();
+    assert_eq!(two.put_out().await, [], "it is a member again");
+    let again = owner.kick(&owner.state(session).await, member(3)).await.unwrap();
+    assert_eq!(two.put_out().await, [record_of(&again)], "the last kick alone");
+
+    service.advance(29 * DAY).await;
+    assert_eq!(two.put_out().await, [record_of(&again)]);
+    service.advance(DAY + Duration::from_secs(60)).await;
+    assert_eq!(two.put_out().await, []);
+}
+
+/// Whoever is kicked again and again gets no longer a snapshot for it.
+#[tokio::test]
+async fn a_device_is_told_of_its_newest_kicks() {
+    let (service, _relay) = Service::with_relay().await;
+    let guest = Device::register(&service).await;
+    let mut records = Vec::new();
+    for kick in 0..PUT_OUT_MAX + 2 {
+        let owner = Device::register(&service).await;
+        let party = owner.create_party().await.party;
+        owner.publish(&party).await;
+        let invite = owner.invite(party.session, 1, 1).await.unwrap();
+        guest.redeem(&invite, &format!("guest{kick}")).await.unwrap();
+        let party = owner.state(party.session).await;
+        records.push(record_of(&owner.kick(&party, member(2)).await.unwrap()));
+        if kick == 1 {
+            service.clock.advance(Duration::from_secs(5));
+        }
+    }
+    let mut told = guest.put_out().await;
+    assert!(told.is_sorted_by_key(|record| std::cmp::Reverse(record.issued)));
+    told.sort_by_key(|record| record.session);
+    let mut newest = records.split_off(2);
+    newest.sort_by_key(|record| record.session);
+    assert_eq!(told, newest);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use lanrage_proto::api::{
 use lanrage_proto::bytes::Token;
 use lanrage_proto::map::{RelayMap, SignedMap};
 use lanrage_proto::party::{EntryBody, EpochCopy, InviteKey, commitment};
-use lanrage_proto::signed::sign;
+use lanrage_proto::signed::{KickRecord, sign};
 use lanrage_proto::{
     DeviceKey, Epoch, Generation, Member, PartySecret, RelayId, SessionId, TunnelKey,
 };
@@ -290,6 +290,16 @@ impl Device {
         Kick { member: target, generation, epoch, commitment, copies, macs }
     }
 
+    /// What a snapshot tells of the device's own kicks.
+    pub(crate) async fn put_out(&self) -> Vec<KickRecord> {
+        let mut stream = Stream::open(self, None).await;
+        let DeviceDown::Snapshot { put_out, .. } = stream.next().await else {
+            panic!("expected a snapshot")
+        };
+        stream.0.close().await;
+        put_out
+    }
+
     pub(crate) async fn state(&self, session: SessionId) -> lanrage_proto::api::PartyState {
         let mut stream = Stream::open(self, None).await;
         let (_, parties) = stream.snapshot().await;
@@ -331,7 +341,7 @@ impl Stream {
 
     pub(crate) async fn snapshot(&mut self) -> (u64, Vec<lanrage_proto::api::PartyState>) {
         match self.next().await {
-            DeviceDown::Snapshot { cursor, parties, map, now } => {
+            DeviceDown::Snapshot { cursor, parties, map, now, .. } => {
                 assert!(!map.map.is_empty() && now > 0);
                 (cursor, parties)
             }

@@ -20,7 +20,7 @@ pub use relay::{
     BadEnrolmentToken, Enrolled, Enrolment, EnrolmentToken, Heartbeat, RelayDown, RelayUp,
     Revocation,
 };
-pub use stream::{Change, DeviceDown, DeviceUp};
+pub use stream::{Change, DeviceDown, DeviceUp, PUT_OUT_MAX};
 
 /// The name in control's TLS certificate, whatever host it is reached by.
 pub const TLS_NAME: &str = "control.lanrage";

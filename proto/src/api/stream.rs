@@ -1,9 +1,15 @@
 use serde::{Deserialize, Serialize};
 
+use super::party::kick_list;
 use super::{MemberRecord, PartyState};
 use crate::bytes::Blob;
 use crate::ids::{Member, RelayId, SessionId};
 use crate::map::SignedMap;
+use crate::signed::KickRecord;
+
+/// Records in [`DeviceDown::Snapshot::put_out`]: as many as there are parties of a device, so that
+/// one for each that it was in when it was last there is among the newest.
+pub const PUT_OUT_MAX: usize = 32;
 
 /// What a device says on its stream: one [`DeviceUp::Follow`] first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +32,10 @@ pub enum DeviceDown {
         cursor: u64,
         /// The device's parties.
         parties: Vec<PartyState>,
+        /// The newest kick of the device in each party that it was put out of in the last 30 days
+        /// and is not in again; [`PUT_OUT_MAX`] at most, newest first.
+        #[serde(with = "kick_list", default)]
+        put_out: Vec<KickRecord>,
         /// The relay map.
         map: Box<SignedMap>,
         /// Control's clock.
@@ -67,7 +77,7 @@ pub enum Change {
     Removed {
         /// The party.
         session: SessionId,
-        /// The [`crate::signed::KickRecord`] when it was kicked.
+        /// The [`KickRecord`] when it was kicked.
         kick: Option<Blob>,
     },
     /// The party's relay list changed.

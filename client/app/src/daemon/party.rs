@@ -5,6 +5,7 @@ use lanrage_client_core::{Client, Config, Event};
 use lanrage_proto::api::{Change, PartyState, TicketGrant};
 use lanrage_proto::map::SignedMap;
 use lanrage_proto::party::EntryBody;
+use lanrage_proto::signed::KickRecord;
 use lanrage_proto::{Member, SessionId};
 use tokio::sync::mpsc;
 
@@ -234,9 +235,9 @@ impl Daemon {
                 self.read_clock(now);
                 self.unsaved = true;
             }
-            ControlEvent::Snapshot { parties, map } => {
+            ControlEvent::Snapshot { parties, put_out, map } => {
                 self.handle_map(*map, now);
-                self.handle_snapshot(parties, now);
+                self.handle_snapshot(parties, &put_out, now);
             }
             ControlEvent::Change(change) => self.handle_change(*change, now),
         }
@@ -250,13 +251,14 @@ impl Daemon {
         }
     }
 
-    fn handle_snapshot(&mut self, parties: Vec<PartyState>, now: Instant) {
+    fn handle_snapshot(&mut self, parties: Vec<PartyState>, put_out: &[KickRecord], now: Instant) {
         if let Some(server) = self.active_record().map(|record| record.server.clone()) {
             self.note_listed(&server, &parties);
         }
         for party in parties {
             self.handle_change(Change::Party { party }, now);
         }
+        self.handle_put_out(put_out);
         if let Some(session) = self.device.active.filter(|active| self.unlisted.contains(active)) {
             self.unlist(session);
         }

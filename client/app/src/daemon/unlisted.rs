@@ -1,4 +1,6 @@
-use lanrage_proto::api::{Change, PartyState};
+use std::collections::BTreeMap;
+
+use lanrage_proto::api::{Change, PUT_OUT_MAX, PartyState};
 use lanrage_proto::signed::KickRecord;
 use lanrage_proto::{Member, SessionId};
 use tokio::sync::mpsc;
@@ -39,16 +41,33 @@ pub(super) fn is_listed(party: &PartyState) -> bool {
 impl Daemon {
     /// Control says that this device is out of a party.
     pub(super) fn handle_removed(&mut self, session: SessionId, kick: Option<&KickRecord>) {
-        let Some(record) = self.parties.get(&session) else { return };
-        let newest = self.active.as_ref().filter(|_| self.serves_active(&record.server));
-        let map = match newest {
-            Some(active) => Some(active.map.clone()),
-            None => record.map.verify(&record.server.root).ok(),
-        };
-        let kicker = kick.zip(map).and_then(|(kick, map)| record.kicker(kick, &map));
-        match kicker {
+        if !self.parties.contains_key(&session) {
+            return;
+        }
+        match kick.and_then(|kick| self.kicker(session, kick)) {
             Some(kicker) => self.put_out(session, kicker),
             None => self.unlist(session),
+        }
+    }
+
+    /// Control's records of kicks that this device may have missed.
+    pub(super) fn handle_put_out(&mut self, kicks: &[KickRecord]) {
+        let kicks = kicks.iter().take(PUT_OUT_MAX);
+        // All before the first ends the active party, which has the newest keys.
+        let kickers: BTreeMap<SessionId, Member> = kicks
+            .filter_map(|kick| Some((kick.session, self.kicker(kick.session, kick)?)))
+            .collect();
+        for (session, kicker) in kickers {
+            self.put_out(session, kicker);
+        }
+    }
+
+    /// Who put this device out of a party, if control signed that for its membership.
+    fn kicker(&self, session: SessionId, kick: &KickRecord) -> Option<Member> {
+        let record = self.parties.get(&session)?;
+        match self.active.as_ref().filter(|_| self.serves_active(&record.server)) {
+            Some(active) => record.kicker(kick, &active.map),
+            None => record.kicker(kick, &record.map.verify(&record.server.root).ok()?),
         }
     }
 
@@ -87,11 +106,14 @@ impl Daemon {
 
     pub(super) fn handle_waiting(&mut self, event: ControlEvent) {
         match event {
-            ControlEvent::Snapshot { parties, .. } => {
+            ControlEvent::Snapshot { parties, put_out, map } => {
                 if let Some(server) = self.active_record().map(|record| record.server.clone()) {
+                    let theirs = self.parties.values_mut().filter(|party| party.server == server);
+                    theirs.for_each(|party| party.take_map(&map));
                     self.note_listed(&server, &parties);
                 }
                 parties.into_iter().for_each(|party| self.take_listing(party));
+                self.handle_put_out(&put_out);
             }
             ControlEvent::Change(change) => {
                 if let Change::Party { party } = *change {

@@ -8,6 +8,7 @@ use lanrage_proto::api::{
 };
 use lanrage_proto::map::SignedMap;
 use lanrage_proto::party::Entry;
+use lanrage_proto::signed::KickRecord;
 use serde::Deserialize;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -25,6 +26,8 @@ pub enum ControlEvent {
     Snapshot {
         /// The device's parties.
         parties: Vec<PartyState>,
+        /// Kicks of this device that it may not have heard of, not yet verified.
+        put_out: Vec<KickRecord>,
         /// Not yet verified.
         map: Box<SignedMap>,
     },
@@ -138,11 +141,11 @@ async fn read_stream(
         backoff.reset();
         *is_news = true;
         let event = match message {
-            DeviceDown::Snapshot { cursor: at, parties, map, now } => {
+            DeviceDown::Snapshot { cursor: at, parties, put_out, map, now } => {
                 *cursor = Some(at);
                 control.set_clock(now);
                 events.send(ControlEvent::Clock).await.map_err(gone)?;
-                ControlEvent::Snapshot { parties, map }
+                ControlEvent::Snapshot { parties, put_out, map }
             }
             DeviceDown::Delta { cursor: at, change } => {
                 *cursor = Some(at);

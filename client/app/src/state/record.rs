@@ -132,6 +132,14 @@ impl PartyRecord {
         (is_of_us && kick.verify(keys).is_ok()).then_some(kick.kicker)
     }
 
+    /// Keeps a newer relay map that the pinned root key signed.
+    pub fn take_map(&mut self, signed: &SignedMap) {
+        let serial = |map: &SignedMap| map.verify(&self.server.root).ok().map(|map| map.serial);
+        if serial(signed) > serial(&self.map) {
+            self.map.clone_from(signed);
+        }
+    }
+
     /// Applies what control says about this party; changes of other things do nothing.
     pub fn apply(&mut self, change: &Change) {
         match change {

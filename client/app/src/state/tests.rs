@@ -273,3 +273,23 @@ fn kick_counts_when_control_signed_it_for_this_membership() {
         assert_eq!(kicker(other.sign(&control)), None, "{other:?}");
     }
 }
+
+#[test]
+fn newer_map_replaces_an_older_one_when_the_pinned_key_signed_it() {
+    use ed25519_dalek::SigningKey;
+    use lanrage_proto::DeviceKey;
+    use lanrage_proto::map::{RelayMap, root_hash};
+
+    let [root, other] = [3, 4].map(|seed| SigningKey::from_bytes(&[seed; 32]));
+    let mut record = party();
+    record.server.root = root_hash(&DeviceKey(root.verifying_key().to_bytes()));
+    let known = record.map.verify(&record.server.root).unwrap();
+    let map = |serial| RelayMap { serial, ..known.clone() };
+    let newer = map(5).sign(&root);
+    record.take_map(&newer);
+    assert_eq!(record.map, newer);
+    for refused in [map(4).sign(&root), map(6).sign(&other)] {
+        record.take_map(&refused);
+        assert_eq!(record.map, newer);
+    }
+}
