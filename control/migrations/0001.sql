@@ -77,6 +77,7 @@ CREATE TABLE invites (
     CHECK ((sealed IS NULL) = (closed IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX invites_by_session ON invites (session) WHERE closed IS NULL;
+CREATE INDEX tombstones_by_age ON invites (session, closed) WHERE closed IS NOT NULL;
 CREATE INDEX invites_by_expiry ON invites (expires) WHERE closed IS NULL;
 
 CREATE TABLE kicks (

@@ -70,10 +70,10 @@ impl Purpose {
     /// - A device that joins opens, redeems, publishes and gets a ticket, up to four times each: 16 of
     ///   300 requests, 8 of 150 look-ups, 4 of 120 changes.
     /// - A host makes 20 parties, each with an entry, an invite and a kick, and leaves them: 100 of 120
-    ///   changes, 60 of 60 things made.
+    ///   changes, 60 of 300 things made. One of a tournament makes an invite for each of 250 players.
     ///
     /// And what a loop gets: a device 2 changes a second and, once its burst is spent, 1 party, invite
-    /// or kick in 10 s; a network 20 and 1 a second.
+    /// or kick in 2 s; a network 20 and 1 a second.
     fn allowance(self, source: &Source, configured: u32) -> Option<Allowance> {
         let all = u64::from(configured);
         let steady = |rate| Some(Allowance { burst: rate, per_minute: rate });
@@ -91,7 +91,7 @@ impl Purpose {
                 Some(Allowance { burst: all, per_minute: all.div_ceil(10) })
             }
             (Self::Make, Source::Device(_)) => {
-                Some(Allowance { burst: all.div_ceil(10), per_minute: all.div_ceil(100) })
+                Some(Allowance { burst: all.div_ceil(2), per_minute: all.div_ceil(20) })
             }
             // Without a token yet.
             (Self::Register | Self::Enrol | Self::Prove, Source::Device(_)) => None,
@@ -157,10 +157,10 @@ mod tests {
     fn a_loop_is_slowed_down_more_than_people() {
         let limiter = Limiter::new(600);
         let make = |at| limiter.allows(Purpose::Make, DEVICE, at);
-        assert_eq!((0..1_000).filter(|_| make(0)).count(), 60, "an evening at once");
+        assert_eq!((0..1_000).filter(|_| make(0)).count(), 300, "a tournament at once");
         let hour = (1..3_600).flat_map(|second| [second; 10]);
         let made = hour.filter(|second| make(*second)).count();
-        assert!((355..=361).contains(&made), "then one in 10 s: {made}");
+        assert!((1_795..=1_801).contains(&made), "then one in 2 s: {made}");
         assert!((0..1_000).all(|_| limiter.allows(Purpose::Register, DEVICE, 0)));
     }
 

@@ -8,6 +8,8 @@ const DAY: u64 = 24 * HOUR;
 pub(crate) const INVITE_LIFETIME_MAX_S: u64 = 30 * DAY;
 /// See [`INVITE_LIFETIME_MAX_S`].
 pub(crate) const TOMBSTONE_S: u64 = 30 * DAY;
+/// Tombstones of one party: of older ones nobody learns any more why they do not work.
+pub(crate) const TOMBSTONES_KEPT: u32 = 256;
 /// Devices one invite may let in: a full party.
 pub(crate) const INVITE_USES_MAX: u16 = 250;
 /// Open invites of one party: more is a mistake or abuse.

@@ -5,8 +5,9 @@ use sqlx::{Row as _, SqliteConnection};
 
 use super::{StoreError, number, of_session, of_u64, session};
 use crate::domain::invite::InviteRow;
+use crate::domain::limits::TOMBSTONES_KEPT;
 
-/// Keeps a new invite.
+/// Keeps a new invite, and the party's newest closed ones.
 pub(crate) async fn insert(
     db: &mut SqliteConnection,
     hash: &InviteHash,
@@ -20,6 +21,15 @@ pub(crate) async fn insert(
     .bind(row.sealed.as_ref().map(|sealed| &sealed.0.0[..]))
     .bind(of_u64(row.expires))
     .bind(row.uses_left)
+    .execute(&mut *db)
+    .await?;
+    sqlx::query(
+        "DELETE FROM invites WHERE hash IN
+            (SELECT hash FROM invites WHERE session = ? AND closed IS NOT NULL
+             ORDER BY closed DESC LIMIT -1 OFFSET ?)",
+    )
+    .bind(of_session(row.session))
+    .bind(TOMBSTONES_KEPT)
     .execute(db)
     .await?;
     Ok(())
