@@ -72,13 +72,16 @@ impl StateError {
 
 /// What to do about the refusals that an operator meets.
 fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            ": run this as root (sudo), or name a state directory of your own"
-        }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": free some space there",
-        io::ErrorKind::ReadOnlyFilesystem => ": make it writable, or name another state directory",
-        _ => "",
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let kind = error.kind();
+    if kind == PermissionDenied {
+        ": run this as root (sudo), or name a state directory of your own"
+    } else if matches!(kind, StorageFull | QuotaExceeded) {
+        ": free some space there"
+    } else if kind == ReadOnlyFilesystem {
+        ": make it writable, or name another state directory"
+    } else {
+        ""
     }
 }
 
