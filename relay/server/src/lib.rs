@@ -6,7 +6,7 @@
 
 /// Settings from flags, environment and file, and the configuration they resolve to.
 pub mod config;
-pub use config::{Config, Settings};
+pub use config::{Config, LogFormat, Settings};
 
 /// What ends the program, and with which exit code.
 pub mod failure;

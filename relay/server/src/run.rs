@@ -52,8 +52,9 @@ pub async fn run(
     let clock = Clock::start();
     let state = StateDir::open(&config.state_dir)?;
     let keys = state.keys()?;
-    let options = Options { gso: GsoSwitch::new(config.gso), ..Options::default() };
-    let resolved = probe::resolve(config.backend, &options).context("opening the back end")?;
+    let options = Options { gso: GsoSwitch::new(config.gso.into()), ..Options::default() };
+    let resolved =
+        probe::resolve(config.backend.into(), &options).context("opening the back end")?;
     tracing::info!(backend = resolved.kind.as_str(), reason = resolved.reason, "back end");
     let sockets = bind(&config.listen, config.shards, &SocketOptions::default())?;
     let metrics = match config.metrics_listen {
