@@ -15,6 +15,9 @@ pub use failure::Failure;
 /// What outlives the process: keys, enrolment, what control said last.
 pub mod state;
 
+mod check;
+pub use check::check;
+
 mod run;
 pub use run::{Started, run};
 

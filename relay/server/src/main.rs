@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use lanrage_relay::config::TOKEN_VARIABLE;
-use lanrage_relay::failure::EXIT_CODES;
+use lanrage_relay::failure::{CHECK_EXIT_CODES, EXIT_CODES};
 use lanrage_relay::{Config, Failure, LogFormat, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -30,6 +30,7 @@ enum Command {
     #[command(after_help = EXIT_CODES)]
     Run(Sources),
     /// Print what `run` would run with, as a configuration file, and stop
+    #[command(after_help = CHECK_EXIT_CODES)]
     CheckConfig(Sources),
 }
 
@@ -91,7 +92,7 @@ impl Sources {
 
 fn check(sources: Sources) -> Result<(), Failure> {
     let config = sources.resolve()?;
-    let settings = config.to_toml().context("writing the configuration")?;
+    let settings = lanrage_relay::check(&config)?;
     io::stdout().write_all(settings.as_bytes()).context("writing to standard output")?;
     Ok(())
 }

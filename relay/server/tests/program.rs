@@ -65,10 +65,35 @@ fn flags_win_over_environment_over_file() {
         .unwrap();
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    for expected in ["shards = 2", "leases = 11", "name = \"file\""] {
+    for expected in ["shards = 2", "leases = 11", "name = \"file\"", "# not enrolled"] {
         assert!(said.contains(expected), "{said}");
     }
     assert!(!said.contains("QUFB"), "{said}");
+}
+
+/// It was found by `run` alone.
+#[test]
+fn regression_check_config_finds_that_a_relay_could_not_enrol() {
+    let dir = tempfile::tempdir().unwrap();
+    fails(relay(&["check-config"], dir.path()), 5, "lanrage-control relay token");
+    prepare(dir.path());
+    let done = relay(&["check-config"], dir.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(said.starts_with("# enrolled as relay 7 of pool 3\n"), "{said}");
+    std::fs::write(dir.path().join("relay"), "{").unwrap();
+    fails(relay(&["check-config"], dir.path()), 3, "corrupt");
+}
+
+#[test]
+fn regression_each_commands_help_has_its_own_exit_codes() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = |command| {
+        let done = relay(&[command, "--help"], dir.path()).output().unwrap();
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    };
+    assert!(help("run").contains("0  stopped by SIGTERM"), "{}", help("run"));
+    let check = help("check-config");
+    assert!(check.contains("0  `run` can start") && !check.contains("SIGTERM"), "{check}");
 }
 
 /// The flag was named, which nobody had given.
