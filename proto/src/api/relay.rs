@@ -27,7 +27,8 @@ const ENROLMENT_PREFIX: &str = "lanrage-relay-1.";
 /// The text is no enrolment token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "an enrolment token begins with {ENROLMENT_PREFIX}; get one with `lanrage-control relay token`"
+    "an enrolment token is {ENROLMENT_PREFIX} and 86 characters: copy it whole, or get one with \
+     `lanrage-control relay token`"
 )]
 pub struct BadEnrolmentToken;
 

@@ -51,7 +51,7 @@ pub enum StateError {
         why: String,
     },
     /// The kernel refused.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {source}{}", advice(source))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -70,6 +70,21 @@ impl StateError {
     }
 }
 
+/// What to do about the refusals that an operator meets.
+fn advice(error: &io::Error) -> &'static str {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let kind = error.kind();
+    if kind == PermissionDenied {
+        ": run this as root (sudo), or name a state directory of your own"
+    } else if matches!(kind, StorageFull | QuotaExceeded) {
+        ": free some space there"
+    } else if kind == ReadOnlyFilesystem {
+        ": make it writable, or name another state directory"
+    } else {
+        ""
+    }
+}
+
 /// Makes a directory for its owner alone; one that exists gets the same rights.
 ///
 /// # Errors
@@ -80,6 +95,42 @@ pub fn create_private_dir(dir: &Path) -> Result<(), StateError> {
         .mode(0o700)
         .create(dir)
         .map_err(StateError::io("create", dir))?;
+    let rights = fs::metadata(dir).map_err(StateError::io("look at", dir))?.permissions();
+    if rights.mode() & 0o777 == 0o700 {
+        return Ok(());
+    }
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
         .map_err(StateError::io("set the permissions of", dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `cannot create /var/lib/…: Permission denied` was all that a first start without root said.
+    #[test]
+    fn regression_a_refusal_says_what_to_do() {
+        let path = Path::new("/var/lib/lanrage");
+        for (errno, says) in [
+            (rustix::io::Errno::ACCESS, "run this as root (sudo)"),
+            (rustix::io::Errno::PERM, "run this as root (sudo)"),
+            (rustix::io::Errno::NOSPC, "free some space"),
+            (rustix::io::Errno::DQUOT, "free some space"),
+            (rustix::io::Errno::ROFS, "writable"),
+        ] {
+            let message = StateError::io("create", path)(errno.into()).to_string();
+            assert!(message.starts_with("cannot create /var/lib/lanrage: "), "{message}");
+            assert!(message.contains(says), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_others_could_read_becomes_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        create_private_dir(&inner).unwrap();
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0o755)).unwrap();
+        create_private_dir(&inner).unwrap();
+        assert_eq!(fs::metadata(&inner).unwrap().permissions().mode() & 0o7777, 0o700);
+    }
 }

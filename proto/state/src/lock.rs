@@ -41,9 +41,8 @@ impl Lock {
             }
             Err(error) => return Err(StateError::io("lock", &path)(error.into())),
         }
-        file.set_len(0)
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(StateError::io("write", &path))?;
+        // The id is for people: on a full disk the lock holds without it.
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self { _file: file })
     }
 }

@@ -58,10 +58,14 @@ pub fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), StateError> {
         .mode(0o600)
         .open(&temporary)
         .map_err(StateError::io("create", &temporary))?;
-    writeln!(file, "{MAGIC} {FORMAT} {}", hexadecimal_digest(&body))
+    let written = writeln!(file, "{MAGIC} {FORMAT} {}", hexadecimal_digest(&body))
         .and_then(|()| file.write_all(&body))
-        .and_then(|()| file.sync_all())
-        .map_err(StateError::io("write", &temporary))?;
+        .and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        // On a full disk the half would take the room of other files.
+        let _ = fs::remove_file(&temporary);
+        return Err(StateError::io("write", &temporary)(error));
+    }
     fs::rename(&temporary, path).map_err(StateError::io("replace", path))?;
     // The rename is durable once the directory is.
     let dir = path.parent().unwrap_or(Path::new("."));

@@ -1,65 +1,84 @@
 //! The stream from control: certificate, relay map and revocations down, heartbeats up.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lanrage_control_client::{ControlClient, Endpoint, Error, WebSocket};
-use lanrage_proto::api::{Heartbeat, RELAY_PROOF_CONTEXT, RelayDown, RelayUp, path};
-use lanrage_proto::map::{RelayMap, SignedMap};
+use lanrage_proto::api::{
+    ApiError, ErrorCode, Heartbeat, RELAY_PROOF_CONTEXT, RelayDown, RelayUp, path,
+};
+use lanrage_proto::map::{RelayEntry, RelayMap, SignedMap};
 use lanrage_proto::signed::{RelayCertificate, sign};
 use lanrage_relay_core::binder::CLOCK_LEEWAY_S;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use crate::backoff::Backoff;
 use crate::binder::{Order, Orders};
 use crate::clock::unix_s;
 use crate::config::Config;
-use crate::failure::Failure;
+use crate::every_minute::EveryMinute;
+use crate::kept::Kept;
 use crate::published::Published;
-use crate::state::{Enrolment, Keys, StateDir, Told};
+use crate::state::{Enrolment, Keys};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Revocations that follow one another faster are written together: each write is the whole file.
-const SAVE_DELAY: Duration = Duration::from_millis(200);
 /// Control says something every 5 s; a stream that is silent for this long is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// The relay's end of the stream.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) state: StateDir,
-    pub(crate) keys: Keys,
-    pub(crate) enrolment: Enrolment,
-    pub(crate) told: Told,
-    pub(crate) orders: Orders,
-    pub(crate) published: Arc<Published>,
+    kept: Kept,
+    keys: Keys,
+    enrolment: Enrolment,
+    orders: Orders,
+    published: Arc<Published>,
     /// Whether this stream has shown that the clocks differ.
-    pub(crate) clock_reported: bool,
-    /// Whether there are revocations that are not on disk.
-    pub(crate) unsaved: bool,
-    /// When `told` was last written.
-    pub(crate) saved_at: Option<Instant>,
+    clock_reported: bool,
+    /// What the operator calls this relay, until it is compared with what the pool does.
+    given_name: Option<String>,
+    refusal: EveryMinute,
 }
 
 impl Link {
+    /// `kept` is of the relay that `enrolment` names.
+    pub(crate) fn new(
+        kept: Kept,
+        keys: Keys,
+        enrolment: Enrolment,
+        orders: Orders,
+        published: Arc<Published>,
+        config: &Config,
+    ) -> Self {
+        Self {
+            kept,
+            keys,
+            enrolment,
+            orders,
+            published,
+            clock_reported: false,
+            given_name: config.name_is_given.then(|| config.name.clone()),
+            refusal: EveryMinute::default(),
+        }
+    }
+
     /// Gives the binder what control said before this start.
     pub(crate) async fn recall(&self) {
-        if let Some(map) = self.told.relay_map(&self.enrolment.root) {
+        let told = self.kept.told();
+        if let Some(map) = told.relay_map(&self.enrolment.root) {
             self.orders.give(signing_keys(&map)).await;
         }
-        self.orders.give(Order::ReplaceRevocations(self.told.revocations.clone())).await;
-        if let Some(certificate) = self.told.certificate {
+        self.orders.give(Order::ReplaceRevocations(told.revocations.clone())).await;
+        if let Some(certificate) = told.certificate {
             self.install(certificate).await;
         }
     }
 
     /// Follows control for as long as the relay runs.
-    ///
-    /// # Errors
-    /// The state directory can no longer be written.
-    pub(crate) async fn follow(mut self, config: &Config) -> Result<(), Failure> {
+    pub(crate) async fn follow(mut self, config: &Config) -> Infallible {
         let Some((host, port)) = config.control.clone() else {
             tracing::warn!("no control configured: serving with what control said last");
             return std::future::pending().await;
@@ -73,12 +92,10 @@ impl Link {
             }
             match end {
                 Ok(()) => tracing::warn!("control closed the stream; connecting again"),
-                Err(End::Link(error)) => {
-                    tracing::warn!(%error, "no stream from control; trying again")
-                }
-                Err(End::Relay(failure)) => return Err(failure),
+                Err(Error::Api(error)) if is_refusal(error.code) => self.report_refusal(&error),
+                Err(error) => tracing::warn!(%error, "no stream from control; trying again"),
             }
-            backoff.wait().await;
+            self.kept.during(backoff.wait()).await;
         }
     }
 
@@ -87,35 +104,46 @@ impl Link {
         client: &ControlClient,
         config: &Config,
         backoff: &mut Backoff,
-    ) -> Result<(), End> {
-        // The proof names the cursor: what is below it must be on disk.
-        self.keep_unsaved()?;
-        let mut stream = client.websocket(path::RELAY_STREAM, None, DEADLINE).await?;
+    ) -> Result<(), Error> {
+        let open = client.websocket(path::RELAY_STREAM, None, DEADLINE);
+        let mut stream = self.kept.during(open).await?;
         self.prove(&mut stream, config).await?;
         self.clock_reported = false;
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_until = Instant::now() + SILENCE_MAX;
         loop {
+            let receive = timeout_at(silent_until, stream.receive::<RelayDown>());
             tokio::select! {
-                down = timeout_at(silent_until, stream.receive::<RelayDown>()) => {
+                down = self.kept.during(receive) => {
                     let Some(down) = down.map_err(|_| client.endpoint().timed_out())?? else { return Ok(()) };
                     silent_until = Instant::now() + SILENCE_MAX;
                     if !self.published.has_control.swap(true, Ordering::Relaxed) {
                         tracing::info!("stream from control");
                         *backoff = Backoff::new();
+                        self.refusal.end();
+                        self.published.set_refused(None);
                         self.orders.give(Order::ControlFound).await;
                     }
-                    self.handle(down).await?;
+                    self.handle(down).await;
                 }
-                () = sleep_until(self.save_at()), if self.unsaved => {
-                    self.keep_unsaved()?;
-                }
-                _ = heartbeat.tick() => {
-                    self.keep_unsaved()?;
-                    stream.send(&self.heartbeat()).await?;
-                }
+                _ = heartbeat.tick() => stream.send(&self.heartbeat()).await?,
             }
+        }
+    }
+
+    /// Control may have been restored from a backup that does not know this relay: what it serves
+    /// goes on.
+    fn report_refusal(&mut self, error: &ApiError) {
+        self.published.set_refused(Some(error.message.clone()));
+        if self.refusal.is_due() {
+            tracing::error!(
+                relay = self.enrolment.relay.0,
+                %error,
+                "control does not take this relay, not ready; leases that it has are still served. \
+                 To put it back into the pool, start it again with a fresh token of \
+                 `lanrage-control relay token` in --enrolment-token-file; else stop it"
+            );
         }
     }
 
@@ -126,13 +154,9 @@ impl Link {
             proof,
             ipv4: config.advertise_ipv4,
             ipv6: config.advertise_ipv6,
-            cursor: self.told.cursor,
+            cursor: self.kept.told().cursor,
         };
         stream.send(&prove).await
-    }
-
-    fn save_at(&self) -> Instant {
-        self.saved_at.map_or_else(Instant::now, |at| at + SAVE_DELAY)
     }
 
     fn heartbeat(&self) -> RelayUp {
@@ -141,35 +165,30 @@ impl Link {
             leases: counts.map_or(0, |counts| (counts.active + counts.pending) as u64),
             sessions: counts.map_or(0, |counts| counts.sessions as u64),
             draining: false,
-            cursor: self.told.cursor,
+            cursor: self.kept.cursor_on_disk(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             now: unix_s(),
         })
     }
 
-    /// What control says is kept on disk and carried out before the next heartbeat says so.
-    async fn handle(&mut self, down: RelayDown) -> Result<(), End> {
+    /// What control says holds at once, and is kept on disk before a heartbeat says so.
+    async fn handle(&mut self, down: RelayDown) {
         match down {
             RelayDown::Tick { now } => self.compare_clocks(now),
-            RelayDown::Certificate { certificate } => self.take_certificate(certificate).await?,
-            RelayDown::Map { map } => self.take_map(map).await?,
+            RelayDown::Certificate { certificate } => self.take_certificate(certificate).await,
+            RelayDown::Map { map } => self.take_map(map).await,
             RelayDown::Snapshot { cursor, revocations } => {
-                self.told.revocations.clone_from(&revocations);
-                self.told.cursor = cursor;
-                self.keep()?;
-                self.orders.give(Order::ReplaceRevocations(revocations)).await;
+                self.orders.give(Order::ReplaceRevocations(revocations.clone())).await;
+                self.kept.change(|told| {
+                    told.revocations = revocations;
+                    told.cursor = cursor;
+                });
             }
             RelayDown::Revoke { cursor, revocation } => {
-                self.told.revocations.push(revocation);
-                self.told.cursor = cursor;
-                self.unsaved = true;
-                if self.save_at() <= Instant::now() {
-                    self.keep_unsaved()?;
-                }
                 self.orders.give(Order::Revoke(revocation)).await;
+                self.kept.revoke(cursor, revocation);
             }
         }
-        Ok(())
     }
 
     /// Said once a stream: clients are refused, and nothing else tells the operator why.
@@ -185,32 +204,31 @@ impl Link {
         }
     }
 
-    async fn take_certificate(&mut self, certificate: RelayCertificate) -> Result<(), End> {
+    async fn take_certificate(&mut self, certificate: RelayCertificate) {
         let is_ours = certificate.relay == self.enrolment.relay
             && certificate.pool == self.enrolment.pool
             && certificate.key == self.keys.tunnel_key();
         if !is_ours {
             tracing::error!("control sent the certificate of another relay; it is not used");
-            return Ok(());
+            return;
         }
-        self.told.certificate = Some(certificate);
-        self.keep()?;
+        self.kept.change(|told| told.certificate = Some(certificate));
         self.install(certificate).await;
-        Ok(())
     }
 
-    async fn take_map(&mut self, signed: SignedMap) -> Result<(), End> {
+    async fn take_map(&mut self, signed: SignedMap) {
         let map = match signed.verify(&self.enrolment.root) {
             Ok(map) => map,
             Err(error) => {
                 tracing::error!(%error, "control sent a relay map that does not hold; it is not used");
-                return Ok(());
+                return;
             }
         };
-        if self.told.map.as_ref() == Some(&signed) {
-            return Ok(());
+        self.compare_names(&map);
+        if self.kept.told().map.as_ref() == Some(&signed) {
+            return;
         }
-        let known = self.told.relay_map(&self.enrolment.root).map_or(0, |map| map.serial);
+        let known = self.kept.told().relay_map(&self.enrolment.root).map_or(0, |map| map.serial);
         if map.serial <= known {
             tracing::warn!(
                 serial = map.serial,
@@ -218,12 +236,24 @@ impl Link {
                 "control sent an older relay map than the last; it is not used, and tickets may be \
                  refused: set the clock of control's host and start control again"
             );
-            return Ok(());
+            return;
         }
-        self.told.map = Some(signed);
-        self.keep()?;
+        self.kept.change(|told| told.map = Some(signed));
         self.orders.give(signing_keys(&map)).await;
-        Ok(())
+    }
+
+    /// Said once: nothing else shows that the name given is not the one in use.
+    fn compare_names(&mut self, map: &RelayMap) {
+        let is_ours = |entry: &&RelayEntry| entry.certificate.relay == self.enrolment.relay;
+        let Some(listed) = map.relays.iter().find(is_ours) else { return };
+        if let Some(name) = self.given_name.take().filter(|name| *name != listed.name) {
+            tracing::warn!(
+                name,
+                enrolled = listed.name,
+                "--name is not the name that this relay enrolled with, which stays: to rename it, \
+                 start it again with a fresh token of `lanrage-control relay token`"
+            );
+        }
     }
 
     async fn install(&self, certificate: RelayCertificate) {
@@ -231,92 +261,14 @@ impl Link {
         self.published.certificate_not_after.store(certificate.not_after, Ordering::Relaxed);
         self.published.has_certificate.store(true, Ordering::Relaxed);
     }
-
-    /// Keeps what control said, if there is anything that is not on disk yet.
-    fn keep_unsaved(&mut self) -> Result<(), End> {
-        if !self.unsaved {
-            return Ok(());
-        }
-        let now = unix_s();
-        self.told.revocations.retain(|revocation| now <= revocation.forget_after);
-        self.keep()
-    }
-
-    fn keep(&mut self) -> Result<(), End> {
-        self.unsaved = false;
-        self.saved_at = Some(Instant::now());
-        self.state.set_told(&self.told).map_err(|error| End::Relay(error.into()))
-    }
 }
 
-/// How a stream ends.
-enum End {
-    /// It broke: another one can be opened.
-    Link(Error),
-    /// The relay cannot go on.
-    Relay(Failure),
-}
-
-impl From<Error> for End {
-    fn from(error: Error) -> Self {
-        Self::Link(error)
-    }
+/// Whether it says that control knows no such relay, or another by its number, as it does after it
+/// was restored from a backup.
+fn is_refusal(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::BadEnrolment | ErrorCode::BadProof)
 }
 
 fn signing_keys(map: &RelayMap) -> Order {
     Order::SigningKeys(map.signing_keys.iter().map(|entry| (entry.id, entry.key.0)).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use lanrage_proto::{Generation, Member, PoolId, RelayId, RootHash, SessionId};
-
-    use super::*;
-
-    fn revocation(session: u64) -> RelayDown {
-        RelayDown::Revoke {
-            cursor: session,
-            revocation: lanrage_proto::api::Revocation {
-                session: SessionId(session),
-                member: Member::new(7).unwrap(),
-                generation: Generation(2),
-                forget_after: u64::MAX,
-            },
-        }
-    }
-
-    /// The whole file was written and synced for each of them: ten thousand at once took minutes.
-    #[tokio::test]
-    async fn regression_many_revocations_are_written_together() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::open(dir.path()).unwrap();
-        let keys = state.keys().unwrap();
-        let root = RootHash([0; 32]);
-        let enrolment = Enrolment { root, relay: RelayId(1), pool: PoolId(1) };
-        let (sender, _) = crossbeam::channel::unbounded();
-        let mut link = Link {
-            state,
-            keys,
-            enrolment,
-            told: Told::default(),
-            orders: Orders::new(sender, std::thread::current()),
-            published: Arc::default(),
-            clock_reported: false,
-            unsaved: false,
-            saved_at: None,
-        };
-        let on_disk = |link: &Link| link.state.told(&root).unwrap().cursor;
-        assert!(link.handle(revocation(1)).await.is_ok());
-        assert_eq!(on_disk(&link), 1, "a single one at once");
-        let begun = Instant::now();
-        for session in 2..=1_000 {
-            assert!(link.handle(revocation(session)).await.is_ok());
-        }
-        if begun.elapsed() < SAVE_DELAY {
-            assert_eq!(on_disk(&link), 1);
-        }
-        assert!(link.keep_unsaved().is_ok());
-        let told = link.state.told(&root).unwrap();
-        assert_eq!((told.cursor, told.revocations.len()), (1_000, 1_000));
-    }
 }

@@ -43,6 +43,15 @@ Exit codes:
   4  an address cannot be bound (the message names it)
   5  not enrolled, or refused by control";
 
+/// For `check-config --help`.
+pub const CHECK_EXIT_CODES: &str = "\
+Exit codes:
+  0  `run` can start with this
+  1  any other failure
+  2  wrong usage or configuration
+  3  the state directory is corrupt, newer, or not accessible
+  5  not enrolled, and no control or no token to do so";
+
 impl Failure {
     /// The process's exit code; see [`EXIT_CODES`].
     pub const fn exit_code(&self) -> u8 {

@@ -36,22 +36,29 @@ pub(crate) struct Health {
 }
 
 impl Health {
+    /// # Errors
     /// Why the relay is not ready.
-    fn not_ready(&self) -> Result<(), &'static str> {
+    fn is_ready(&self) -> Result<(), String> {
         let now_ms = self.clock.ms();
         let is_alive = |alive_ms: u64| now_ms.saturating_sub(alive_ms) < ALIVE_MAX_MS;
         let shards = self.published.shards();
         if shards.len() < self.shards {
-            return Err("not enrolled, or starting");
+            return Err("not enrolled, or starting".to_owned());
         }
         if !shards.iter().all(|shard| is_alive(shard.alive_ms.load(Ordering::Relaxed))) {
-            return Err("a shard is stuck");
+            return Err("a shard is stuck".to_owned());
         }
         if !self.published.binder().is_some_and(|binder| is_alive(binder.alive_ms)) {
-            return Err("the binder is stuck");
+            return Err("the binder is stuck".to_owned());
+        }
+        if let Some(why) = self.published.refused() {
+            return Err(format!("control does not take this relay: {why}"));
+        }
+        if let Some(why) = self.published.unwritten() {
+            return Err(format!("revocations are not kept on disk: {why}"));
         }
         if !self.published.has_certificate.load(Ordering::Relaxed) {
-            return Err("no certificate from control");
+            return Err("no certificate from control".to_owned());
         }
         Ok(())
     }
@@ -64,11 +71,11 @@ impl Health {
         }
         match request.uri().path() {
             "/metrics" => {
-                let page = render(&self.published, &self.facts, self.not_ready().is_ok());
+                let page = render(&self.published, &self.facts, self.is_ready().is_ok());
                 (StatusCode::OK, METRICS, page)
             }
             "/healthz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
-            "/readyz" => match self.not_ready() {
+            "/readyz" => match self.is_ready() {
                 Ok(()) => (StatusCode::OK, TEXT, "ready\n".to_owned()),
                 Err(why) => (StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
             },

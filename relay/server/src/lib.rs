@@ -6,7 +6,7 @@
 
 /// Settings from flags, environment and file, and the configuration they resolve to.
 pub mod config;
-pub use config::{Config, Settings};
+pub use config::{Config, LogFormat, Settings};
 
 /// What ends the program, and with which exit code.
 pub mod failure;
@@ -14,6 +14,9 @@ pub use failure::Failure;
 
 /// What outlives the process: keys, enrolment, what control said last.
 pub mod state;
+
+mod check;
+pub use check::check;
 
 mod run;
 pub use run::{Started, run};
@@ -23,7 +26,9 @@ mod binder;
 mod clock;
 mod control;
 mod enrol;
+mod every_minute;
 mod http;
+mod kept;
 mod metrics;
 mod published;
 mod queues;

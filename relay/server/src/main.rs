@@ -1,15 +1,17 @@
 //! `lanrage-relay`: arguments, logs, signals, exit code. The relay is in the library.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use lanrage_relay::config::TOKEN_VARIABLE;
-use lanrage_relay::failure::EXIT_CODES;
-use lanrage_relay::{Config, Failure, Settings};
+use lanrage_relay::failure::{CHECK_EXIT_CODES, EXIT_CODES};
+use lanrage_relay::{Config, Failure, LogFormat, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -27,7 +29,8 @@ enum Command {
     /// Serve until SIGTERM or SIGINT
     #[command(after_help = EXIT_CODES)]
     Run(Sources),
-    /// Say what `run` would run with, and stop
+    /// Print what `run` would run with, as a configuration file, and stop
+    #[command(after_help = CHECK_EXIT_CODES)]
     CheckConfig(Sources),
 }
 
@@ -41,7 +44,8 @@ struct Sources {
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| name_variable(error).exit());
+    let done = match arguments.command {
         Command::Run(sources) => serve(sources),
         Command::CheckConfig(sources) => check(sources),
     };
@@ -55,6 +59,29 @@ fn main() -> ExitCode {
     }
 }
 
+/// A value from the environment is refused by its variable's name: no flag was given.
+fn name_variable(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return error;
+    };
+    let flag = argument.split(' ').next().unwrap_or_default();
+    let is_given = |word: OsString| {
+        let word = word.to_string_lossy();
+        word.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    let command = Arguments::command();
+    let variable = command
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .find(|argument| argument.get_long().is_some_and(|long| flag == format!("--{long}")))
+        .and_then(clap::Arg::get_env);
+    if let (Some(variable), false) = (variable, std::env::args_os().any(is_given)) {
+        let variable = variable.to_string_lossy().into_owned();
+        error.insert(ContextKind::InvalidArg, ContextValue::String(variable));
+    }
+    error
+}
+
 impl Sources {
     fn resolve(self) -> Result<Config, Failure> {
         let file = self.config.as_deref().map(Settings::read).transpose()?;
@@ -65,18 +92,19 @@ impl Sources {
 
 fn check(sources: Sources) -> Result<(), Failure> {
     let config = sources.resolve()?;
-    writeln!(io::stdout(), "{config:#?}").context("writing to standard output")?;
+    let settings = lanrage_relay::check(&config)?;
+    io::stdout().write_all(settings.as_bytes()).context("writing to standard output")?;
     Ok(())
 }
 
 fn serve(sources: Sources) -> Result<(), Failure> {
     let config = sources.resolve()?;
     let filter = EnvFilter::try_new(&config.log).context("reading the log filter")?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match config.log_format {
+        LogFormat::Json => logs.json().init(),
+        LogFormat::Text => logs.with_ansi(io::stderr().is_terminal()).init(),
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -76,6 +76,10 @@ pub(crate) struct Published {
     pub(crate) has_control: AtomicBool,
     /// CHALLENGE can be sent.
     pub(crate) has_certificate: AtomicBool,
+    /// Why what control says is not kept on disk, while it is not.
+    unwritten: Mutex<Option<String>>,
+    /// Why control does not take this relay, while it does not.
+    refused: Mutex<Option<String>>,
     /// Seconds since 1970; 0 without a certificate.
     pub(crate) certificate_not_after: AtomicU64,
 }
@@ -87,6 +91,22 @@ impl Published {
 
     pub(crate) fn binder(&self) -> Option<BinderView> {
         *lock(&self.binder)
+    }
+
+    pub(crate) fn set_unwritten(&self, why: Option<String>) {
+        *lock(&self.unwritten) = why;
+    }
+
+    pub(crate) fn unwritten(&self) -> Option<String> {
+        lock(&self.unwritten).clone()
+    }
+
+    pub(crate) fn set_refused(&self, why: Option<String>) {
+        *lock(&self.refused) = why;
+    }
+
+    pub(crate) fn refused(&self) -> Option<String> {
+        lock(&self.refused).clone()
     }
 
     pub(crate) fn add_shard(&self, view: Arc<ShardView>) {

@@ -19,6 +19,7 @@ use crate::control::Link;
 use crate::enrol::enrolment;
 use crate::failure::Failure;
 use crate::http::{self, Health};
+use crate::kept::Kept;
 use crate::metrics::Facts;
 use crate::published::{Published, ShardView};
 use crate::queues::Queues;
@@ -52,8 +53,9 @@ pub async fn run(
     let clock = Clock::start();
     let state = StateDir::open(&config.state_dir)?;
     let keys = state.keys()?;
-    let options = Options { gso: GsoSwitch::new(config.gso), ..Options::default() };
-    let resolved = probe::resolve(config.backend, &options).context("opening the back end")?;
+    let options = Options { gso: GsoSwitch::new(config.gso.into()), ..Options::default() };
+    let resolved =
+        probe::resolve(config.backend.into(), &options).context("opening the back end")?;
     tracing::info!(backend = resolved.kind.as_str(), reason = resolved.reason, "back end");
     let sockets = bind(&config.listen, config.shards, &SocketOptions::default())?;
     let metrics = match config.metrics_listen {
@@ -89,21 +91,18 @@ pub async fn run(
         let threads = parts.start(&config, &keys, &enrolment, sockets)?;
         let published = parts.published.clone();
         let orders = threads.orders.clone();
-        let link = Link {
-            state,
-            keys,
-            enrolment,
-            told,
-            orders,
-            published,
-            clock_reported: false,
-            unsaved: false,
-            saved_at: None,
-        };
+        let kept = Kept::new(state, told, published.clone());
+        let link = Link::new(kept, keys, enrolment, orders, published, &config);
         link.recall().await;
-        tracing::info!(relay = enrolment.relay.0, shards = config.shards, "serving");
+        let advertise: Vec<_> = config.advertised().map(|address| address.to_string()).collect();
+        tracing::info!(
+            relay = enrolment.relay.0,
+            shards = config.shards,
+            advertise = advertise.join(","),
+            "serving"
+        );
         tokio::select! {
-            failure = link.follow(&config) => failure,
+            never = link.follow(&config) => match never {},
             Some(failure) = is_lost.recv() => Err(failure),
         }
     };

@@ -10,15 +10,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
-use lanrage_proto::api::Revocation;
+use lanrage_proto::api::{EnrolmentToken, Revocation};
 use lanrage_proto::bytes::SecretKey;
 use lanrage_proto::map::{RelayMap, SignedMap, optional_certificate};
 use lanrage_proto::signed::RelayCertificate;
 use lanrage_proto::{PoolId, RelayId, RootHash, TunnelKey};
-use lanrage_state::{Lock, StateError, create_private_dir, read, write};
+use lanrage_state::{Lock, StateError, create_private_dir, read, remove, write};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
+
+/// An enrolment, a first map and certificate, and some dozens of revocations, in bytes.
+const ROOM: usize = 16 << 10;
 
 /// The relay's own secrets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -42,6 +46,10 @@ pub struct Enrolment {
     pub relay: RelayId,
     /// Its pool.
     pub pool: PoolId,
+    /// SHA-256 of the token's secret by which it enrolled last. A removed relay must not come back
+    /// by the token that it came with.
+    #[serde(default)]
+    pub token: Option<[u8; 32]>,
 }
 
 /// What control said last.
@@ -105,15 +113,36 @@ impl StateDir {
     /// # Errors
     /// Not accessible, newer, or damaged.
     pub fn enrolment(&self) -> Result<Option<Enrolment>, StateError> {
-        read(&self.path.join("relay"))
+        enrolment_in(&self.path)
     }
 
-    /// Keeps an enrolment.
+    /// Keeps an enrolment. What control said to the relay that this was before stays as far as it
+    /// holds for every relay of the pool.
     ///
     /// # Errors
     /// Not accessible.
     pub fn set_enrolment(&self, enrolment: &Enrolment) -> Result<(), StateError> {
+        if let Some(before) = self.enrolment()? {
+            let mut told = Told::default();
+            if (before.root, before.pool) == (enrolment.root, enrolment.pool) {
+                told = self.told(&before.root)?;
+                if before.relay != enrolment.relay {
+                    told.certificate = None;
+                }
+            }
+            self.set_told(&told)?;
+        }
         write(&self.path.join("relay"), enrolment)
+    }
+
+    /// Whether there is room for what control is about to say.
+    ///
+    /// # Errors
+    /// There is not, or the directory is not accessible.
+    pub fn check_room(&self) -> Result<(), StateError> {
+        let path = self.path.join("room");
+        write(&path, &" ".repeat(ROOM))?;
+        remove(&path)
     }
 
     /// What control said last; the map is checked against `root`.
@@ -136,6 +165,26 @@ impl StateDir {
     pub fn set_told(&self, told: &Told) -> Result<(), StateError> {
         write(&self.path.join("control"), told)
     }
+}
+
+/// Which relay a directory is of, while another process may have it.
+///
+/// # Errors
+/// Not accessible, newer, or damaged.
+pub fn enrolment_in(dir: &Path) -> Result<Option<Enrolment>, StateError> {
+    read(&dir.join("relay"))
+}
+
+impl Enrolment {
+    /// Whether it came by this token.
+    pub fn is_by(&self, token: &EnrolmentToken) -> bool {
+        self.token == Some(token_hash(token))
+    }
+}
+
+/// See [`Enrolment::token`].
+pub fn token_hash(token: &EnrolmentToken) -> [u8; 32] {
+    Sha256::digest(token.secret.0).into()
 }
 
 impl Keys {

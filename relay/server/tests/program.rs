@@ -33,8 +33,8 @@ fn wrong_settings_are_named() {
     let path = file.to_str().unwrap();
     fails(relay(&["check-config", "--config", path], dir.path()), 2, "unknown field `shard`");
     fails(relay(&["check-config", "--shards", "0"], dir.path()), 2, "shards: 0");
-    fails(relay(&["check-config", "--control", "nowhere"], dir.path()), 2, "HOST:PORT");
-    fails(relay(&["check-config", "--control", "h:1"], dir.path()), 2, "advertise:");
+    fails(relay(&["check-config", "--control", "h:x"], dir.path()), 2, "HOST:PORT");
+    fails(relay(&["check-config", "--control", "h"], dir.path()), 2, "advertise:");
     fails(relay(&["check-config", "--config", "/nothing"], dir.path()), 2, "/nothing");
     fails(relay(&["run", "--enrolment-token", "x"], dir.path()), 2, "unexpected argument");
 }
@@ -53,21 +53,74 @@ fn flags_win_over_environment_over_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("relay.toml");
     std::fs::write(&file, "shards = 3\nleases = 33\nname = \"file\"\n").unwrap();
-    let done = relay(&["check-config", "--leases", "11"], dir.path())
+    let token = format!("lanrage-relay-1.{}", "QUFB".repeat(21) + "QQ");
+    let arguments =
+        ["check-config", "--leases", "11", "--control", "h:1", "--advertise", "127.0.0.1:1"];
+    let done = relay(&arguments, dir.path())
         .env("LANRAGE_RELAY_CONFIG", &file)
         .env("LANRAGE_RELAY_SHARDS", "2")
         .env("LANRAGE_RELAY_LEASES", "22")
-        .env(
-            "LANRAGE_RELAY_ENROLMENT_TOKEN",
-            format!("lanrage-relay-1.{}", "QUFB".repeat(21) + "QQ"),
-        )
+        .env("LANRAGE_RELAY_ENROLMENT_TOKEN", &token)
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    for expected in ["shards: 2", "leases: 11", "name: \"file\"", "EnrolmentToken(secret)"] {
+    for expected in ["shards = 2", "leases = 11", "name = \"file\"", "# not enrolled"] {
         assert!(said.contains(expected), "{said}");
     }
+    assert!(!said.contains("QUFB"), "{said}");
+}
+
+/// It was found by `run` alone.
+#[test]
+fn regression_check_config_finds_that_a_relay_could_not_enrol() {
+    let dir = tempfile::tempdir().unwrap();
+    fails(relay(&["check-config"], dir.path()), 5, "lanrage-control relay token");
+    prepare(dir.path());
+    let done = relay(&["check-config"], dir.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(said.starts_with("# enrolled as relay 7 of pool 3\n"), "{said}");
+    std::fs::write(dir.path().join("relay"), "{").unwrap();
+    fails(relay(&["check-config"], dir.path()), 3, "corrupt");
+}
+
+#[test]
+fn regression_each_commands_help_has_its_own_exit_codes() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = |command| {
+        let done = relay(&[command, "--help"], dir.path()).output().unwrap();
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    };
+    assert!(help("run").contains("0  stopped by SIGTERM"), "{}", help("run"));
+    let check = help("check-config");
+    assert!(check.contains("0  `run` can start") && !check.contains("SIGTERM"), "{check}");
+}
+
+/// The flag was named, which nobody had given.
+#[test]
+fn regression_a_wrong_environment_variable_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |arguments: &[&str]| {
+        let mut command = relay(arguments, dir.path());
+        command.env("LANRAGE_RELAY_SHARDS", "abc");
+        command
+    };
+    fails(with(&["run"]), 2, "'LANRAGE_RELAY_SHARDS'");
+    fails(with(&["run", "--shards", "abc"]), 2, "'--shards");
+    fails(with(&["run", "--shards=abc"]), 2, "'--shards");
+}
+
+/// A missing token file was blamed on `--config`, and half a token told what it should begin with,
+/// which it did.
+#[test]
+fn regression_a_token_that_does_not_hold_is_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = ["run", "--enrolment-token-file", "/nope"];
+    fails(relay(&missing, dir.path()), 2, "correct --enrolment-token-file");
+    let file = dir.path().join("token");
+    std::fs::write(&file, "lanrage-relay-1.QUFB\n").unwrap();
+    let short = ["run", "--enrolment-token-file", file.to_str().unwrap()];
+    fails(relay(&short, dir.path()), 2, "copy it whole");
 }
 
 #[test]
@@ -118,6 +171,19 @@ fn an_address_in_use_is_named() {
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = tcp.local_addr().unwrap().to_string();
     fails(relay(&["run", "--metrics-listen", &address], dir.path()), 4, &address);
+}
+
+#[test]
+fn logs_can_be_json() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let arguments = ["run", "--log-format", "json", "--metrics-listen", &address];
+    let done = relay(&arguments, dir.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    let first = said.lines().next().unwrap();
+    assert!(first.starts_with('{') && first.contains("\"back end\""), "{said}");
 }
 
 #[test]

@@ -65,13 +65,26 @@ pub fn prepare(dir: &Path) {
         signature: Signature([0; 64]),
     };
     let pinned = root_hash(&DeviceKey(root.verifying_key().to_bytes()));
-    state.set_enrolment(&Enrolment { root: pinned, relay: RELAY, pool: POOL }).unwrap();
+    state
+        .set_enrolment(&Enrolment { root: pinned, relay: RELAY, pool: POOL, token: None })
+        .unwrap();
     let told = Told {
         certificate: Some(certificate.sign(&signing_key())),
         map: Some(map.sign(&root)),
         ..Told::default()
     };
     state.set_told(&told).unwrap();
+}
+
+/// Asks again and again, for ten seconds.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..200 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("waited in vain for {what}");
 }
 
 /// A relay in this process.
@@ -86,8 +99,15 @@ impl Relay {
         Self::start_with(dir, Settings { backend: Some(backend), ..Settings::default() })
     }
 
-    /// Where the settings leave something out, two shards on free ports of loopback.
+    /// See [`Relay::launch`]; waits until it is ready.
     pub fn start_with(dir: &Path, settings: Settings) -> Self {
+        let relay = Self::launch(dir, settings);
+        relay.until(|page| page.contains("lanrage_relay_ready 1"));
+        relay
+    }
+
+    /// Where the settings leave something out, two shards on free ports of loopback.
+    pub fn launch(dir: &Path, settings: Settings) -> Self {
         let settings = settings.or(Settings {
             state_dir: Some(dir.to_owned()),
             listen: Some(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()]),
@@ -110,9 +130,7 @@ impl Relay {
             runtime.block_on(lanrage_relay::run(config, stop, started)).unwrap();
         });
         let started = is_ready.recv_timeout(Duration::from_secs(20)).expect("the relay starts");
-        let relay = Self { started, stop: Some(stop), thread: Some(thread) };
-        relay.until(|page| page.contains("lanrage_relay_ready 1"));
-        relay
+        Self { started, stop: Some(stop), thread: Some(thread) }
     }
 
     pub fn ipv4(&self) -> SocketAddr {
