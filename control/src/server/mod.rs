@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use lanrage_proto::bytes::encode_base64;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -49,11 +50,14 @@ impl Server {
     /// # Errors
     /// See [`Failure`].
     pub async fn start(config: &Config, clock: Clock) -> Result<Self, Failure> {
-        let state = if StateDir::exists(&config.dir) {
-            StateDir::open(&config.dir)?
-        } else {
-            StateDir::create(&config.dir).await?
-        };
+        let state = StateDir::open_or_create(&config.dir).await?;
+        let root = state.root_hash();
+        tracing::info!(
+            dir = %config.dir.display(),
+            root = encode_base64(&root.0),
+            server = config.server_address(root).ok().map(|address| address.to_string()),
+            "state directory, root key hash, server address"
+        );
         let lock = state.lock()?;
         let store = state.open_store(&lock).await?;
         let settings = Settings {
