@@ -1,6 +1,7 @@
 //! All SQL of the service. One connection writes, a few read.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lanrage_proto::SessionId;
@@ -41,6 +42,8 @@ pub(crate) struct Store {
     /// Held from the beginning of a write until its changes are published, so that streams see
     /// changes in the order in which they were committed.
     order: Mutex<()>,
+    /// A write has failed.
+    failed: AtomicBool,
 }
 
 /// Why the database did not do what was asked.
@@ -116,13 +119,24 @@ impl Store {
                 .map_err(failed)
         };
         let (readers, views) = (reading(READERS).await?, reading(VIEWS).await?);
-        Ok(Self { writer, readers, views, order: Mutex::new(()) })
+        Ok(Self { writer, readers, views, order: Mutex::new(()), failed: AtomicBool::new(false) })
     }
 
     /// Begins the one write transaction; rolled back unless committed.
     pub(crate) async fn write(&self) -> Result<Write<'_>, StoreError> {
         let order = self.order.lock().await;
-        Ok(Write { order, tx: self.writer.begin_with("BEGIN IMMEDIATE").await? })
+        let begun = self.writer.begin_with("BEGIN IMMEDIATE").await;
+        Ok(Write { tx: begun.inspect_err(|_| self.set_failed(true))?, order, store: self })
+    }
+
+    /// Whether a write has failed, as on a full disk, since [`Store::set_failed`] took it back.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Begins and commits that fail say so by themselves.
+    pub(crate) fn set_failed(&self, failed: bool) {
+        self.failed.store(failed, Ordering::Relaxed);
     }
 
     /// A consistent view of what is committed.
@@ -155,6 +169,7 @@ impl Store {
 #[derive(Debug)]
 pub(crate) struct Write<'a> {
     order: MutexGuard<'a, ()>,
+    store: &'a Store,
     tx: Transaction<'static, Sqlite>,
 }
 
@@ -172,7 +187,7 @@ impl<'a> Write<'a> {
 
     /// Makes the changes durable.
     pub(crate) async fn commit(self) -> Result<Committed<'a>, StoreError> {
-        self.tx.commit().await?;
+        self.tx.commit().await.inspect_err(|_| self.store.set_failed(true))?;
         Ok(Committed { _order: self.order })
     }
 }
