@@ -9,7 +9,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{Row as _, Sqlite, SqliteConnection, Transaction};
+use sqlx::{Connection as _, Row as _, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Steps from an empty file to today's tables.
@@ -49,7 +49,7 @@ pub(crate) struct Store {
 /// Why the database did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    #[error("the database failed: {0}")]
+    #[error("the database failed: {}", plainly(.0))]
     Database(#[from] sqlx::Error),
     #[error("the database holds an unreadable {0}")]
     Unreadable(&'static str),
@@ -66,7 +66,7 @@ pub(crate) enum OpenError {
     Older(PathBuf, i64),
     #[error("{0} is corrupt ({1}): stop lanrage-control and restore the file from a backup")]
     Corrupt(PathBuf, String),
-    #[error("{0} cannot be opened: {1}")]
+    #[error("{path} cannot be opened: {why}", path = .0.display(), why = plainly(.1))]
     Database(PathBuf, sqlx::Error),
 }
 
@@ -100,6 +100,10 @@ impl Store {
             .max_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
+            // Some errors, a full disk among them, end the transaction inside SQLite
+            // (https://sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction).
+            // sqlx then cannot roll back, and takes the connection for one in a transaction for ever.
+            .before_acquire(|db, _| Box::pin(async { Ok(!db.is_in_transaction()) }))
             .connect_with(options.clone())
             .await
             .map_err(failed)?;
@@ -192,11 +196,22 @@ impl<'a> Write<'a> {
     }
 }
 
+/// What SQLite says, without what sqlx puts around it.
+fn plainly(error: &sqlx::Error) -> String {
+    match error.as_database_error() {
+        Some(error) => match error.code() {
+            Some(code) => format!("{} (SQLite code {code})", error.message()),
+            None => error.message().to_owned(),
+        },
+        None => error.to_string(),
+    }
+}
+
 fn open_error(path: &Path, error: sqlx::Error) -> OpenError {
     // https://sqlite.org/rescode.html: 11 is SQLITE_CORRUPT, 26 SQLITE_NOTADB.
     let code = error.as_database_error().and_then(|error| error.code());
     match code.and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
-        Some(11 | 26) => OpenError::Corrupt(path.to_owned(), error.to_string()),
+        Some(11 | 26) => OpenError::Corrupt(path.to_owned(), plainly(&error)),
         _ => OpenError::Database(path.to_owned(), error),
     }
 }
@@ -265,5 +280,26 @@ mod tests {
         timeout(Duration::from_secs(5), store.read()).await.expect("nor readers").unwrap();
         views.pop();
         timeout(Duration::from_secs(5), one_more).await.unwrap().unwrap();
+    }
+
+    /// After a disk had been full for a moment nothing could be written until the next start.
+    #[tokio::test]
+    async fn regression_a_transaction_that_sqlite_ended_does_not_end_all_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db"), Opening::Create).await.unwrap();
+        let mut write = store.write().await.unwrap();
+        let ends = "CREATE TRIGGER ends BEFORE UPDATE ON pool WHEN new.alive = 7
+                    BEGIN SELECT RAISE(ROLLBACK, 'database or disk is full'); END";
+        sqlx::raw_sql(ends).execute(write.db()).await.unwrap();
+        write.commit().await.unwrap();
+        assert!(!store.has_failed());
+        let mut write = store.write().await.unwrap();
+        let error = pool::set_alive(write.db(), 7).await.unwrap_err().to_string();
+        assert_eq!(error, "the database failed: database or disk is full (SQLite code 1811)");
+        drop(write);
+        let mut write = store.write().await.unwrap();
+        pool::set_alive(write.db(), 8).await.unwrap();
+        write.commit().await.unwrap();
+        assert_eq!(pool::alive(&mut store.read().await.unwrap()).await.unwrap(), 8);
     }
 }

@@ -153,7 +153,7 @@ async fn regression_a_service_that_cannot_write_is_not_ready() {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
     let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
     let full = "CREATE TRIGGER full BEFORE UPDATE ON pool
-                BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END";
+                BEGIN SELECT RAISE(ROLLBACK, 'database or disk is full'); END";
     sqlx::raw_sql(full).execute(&mut db).await.unwrap();
     service.clock.advance(Duration::from_secs(15));
     service.server.run_jobs().await.unwrap_err();
