@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
+use std::path::Path;
 
 use anyhow::Context as _;
 use lanrage_proto::RelayId;
@@ -12,8 +13,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command, PartyCommand, RelayCommand};
 use crate::clock::Clock;
-use crate::config::{Config, FILE_NAME, LogFormat, Options};
+use crate::config::{self, Config, FILE_NAME, LogFormat, Options};
 use crate::failure::Failure;
+use crate::listing;
 use crate::random::random_bytes;
 use crate::server::Server;
 use crate::service::token_hash;
@@ -25,42 +27,32 @@ use crate::store::{parties, pool, relays};
 /// # Errors
 /// See [`Failure`].
 pub async fn execute(cli: Cli) -> Result<String, Failure> {
-    let options = cli.options.clone();
-    let config = cli.options.resolve(cli.config.as_deref())?;
-    match cli.command {
-        Command::Init => init(&config, &options).await,
-        Command::Run => run(&config).await,
-        Command::Address => {
+    let Cli { dir, config: file, command } = cli;
+    let given = |options| Options { dir: dir.clone(), ..options };
+    let resolve = |options| given(options).resolve(file.as_deref());
+    let config = || resolve(Options::default());
+    match command {
+        Command::Init(options) => init(&resolve(options.clone())?, given(options)).await,
+        Command::Run(options) => run(&resolve(options)?).await,
+        Command::Address { public } => {
+            let config = resolve(Options { public, ..Options::default() })?;
             let root = StateDir::open(&config.dir)?.root_hash();
             Ok(format!("{}\n", config.server_address(root)?))
         }
-        Command::Relay(RelayCommand::Token { lifetime }) => relay_token(&config, lifetime).await,
-        Command::Relay(RelayCommand::List) => relay_list(&config).await,
-        Command::Relay(RelayCommand::Remove { id }) => relay_remove(&config, RelayId(id)).await,
-        Command::Party(PartyCommand::List) => party_list(&config).await,
+        Command::Relay(RelayCommand::Token { lifetime }) => relay_token(&config()?, lifetime).await,
+        Command::Relay(RelayCommand::List { json }) => relay_list(&config()?, json).await,
+        Command::Relay(RelayCommand::Remove { id }) => relay_remove(&config()?, RelayId(id)).await,
+        Command::Party(PartyCommand::List) => party_list(&config()?).await,
     }
 }
 
 /// Makes the state directory and keeps the given settings in it; says what comes next.
-async fn init(config: &Config, options: &Options) -> Result<String, Failure> {
-    let state = if StateDir::exists(&config.dir) {
-        StateDir::open(&config.dir)?
-    } else {
-        StateDir::create(&config.dir).await?
-    };
-    let file = config.dir.join(FILE_NAME);
-    if !file.exists() {
-        let kept = Options { dir: None, ..options.clone() };
-        let text = toml::to_string(&kept).context("writing the configuration")?;
-        write_whole(&file, text.as_bytes())
-            .map_err(|error| Failure::State(format!("{}: {error}", file.display())))?;
-    }
+async fn init(config: &Config, options: Options) -> Result<String, Failure> {
+    let state = StateDir::open_or_create(&config.dir).await?;
+    keep_settings(&config.dir.join(FILE_NAME), Options { dir: None, ..options })?;
     let (dir, root) = (config.dir.display(), state.root_hash());
     let server = config.server_address(root).map_or_else(
-        |_| {
-            "not known: set `public` to HOST:PORT, then `lanrage-control address` prints it"
-                .to_owned()
-        },
+        |_| format!("not known yet: lanrage-control init --dir {dir} --public HOST:PORT"),
         |address| address.to_string(),
     );
     let control = config
@@ -73,12 +65,34 @@ async fn init(config: &Config, options: &Options) -> Result<String, Failure> {
          Server address   {server}\n\
          \n\
          Start            lanrage-control run --dir {dir}\n\
-         Enrol a relay    (umask 077; lanrage-control relay token --dir {dir} > token)\n\
+         Enrol a relay    (umask 077; lanrage-control relay token --dir {dir} > token), then copy the \
+         file to the relay's host\n\
          Start the relay  lanrage-relay run --control {control} --advertise ITS.ADDRESS:51820 \
          --enrolment-token-file token\n\
          Make a party     lanrage party create NAME --server 'SERVER ADDRESS'\n",
         encode_base64(&root.0),
     ))
+}
+
+/// Adds the settings given to those in the file. One that somebody has edited, perhaps with
+/// comments, is not written over.
+fn keep_settings(file: &Path, given: Options) -> Result<(), Failure> {
+    let text = |options: &Options| toml::to_string(options).context("writing the configuration");
+    let known = if file.exists() { Some(config::read(file)?) } else { None };
+    let kept = given.or(known.clone().unwrap_or_default());
+    if known.as_ref() == Some(&kept) {
+        return Ok(());
+    }
+    let failed = |error| Failure::State(format!("{}: {error}", file.display()));
+    if let Some(known) = known
+        && std::fs::read_to_string(file).map_err(failed)? != text(&known)?
+    {
+        return Err(Failure::Configuration(format!(
+            "{} was edited since `init` wrote it, and stays as it is: change the setting there",
+            file.display()
+        )));
+    }
+    write_whole(file, text(&kept)?.as_bytes()).map_err(failed)
 }
 
 async fn run(config: &Config) -> Result<String, Failure> {
@@ -140,17 +154,16 @@ async fn relay_token(config: &Config, lifetime_s: u64) -> Result<String, Failure
     Ok(format!("{}\n", EnrolmentToken { root: state.root_hash(), secret }))
 }
 
-async fn relay_list(config: &Config) -> Result<String, Failure> {
+async fn relay_list(config: &Config, json: bool) -> Result<String, Failure> {
     let store = StateDir::open(&config.dir)?.visit_store().await?;
     let mut view = store.read().await?;
-    let mut text = String::new();
-    for relay in relays::list(&mut view).await? {
-        let ipv4 = relay.ipv4.map_or("-".to_owned(), |address| address.to_string());
-        let ipv6 = relay.ipv6.map_or("-".to_owned(), |address| address.to_string());
-        writeln!(text, "{:>5}  {:<32}  {ipv4:<21}  {ipv6}", relay.id, relay.name)
-            .expect("a string takes everything");
-    }
-    Ok(text)
+    let (relays, alive) = (relays::list(&mut view).await?, pool::alive(&mut view).await?);
+    let now = Clock::default().now();
+    Ok(if json {
+        listing::as_json(&relays, alive, now)
+    } else {
+        listing::table(&relays, alive, now)
+    })
 }
 
 async fn relay_remove(config: &Config, id: RelayId) -> Result<String, Failure> {

@@ -17,42 +17,43 @@ const PARTY_RELAYS_MAX: u8 = 3;
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// State directory [default: /var/lib/lanrage-control]
-    #[arg(long, global = true, env = "LANRAGE_CONTROL_DIR", value_name = "DIR")]
+    /// State directory; on the command line it goes with every command.
+    #[arg(skip)]
     pub dir: Option<PathBuf>,
     /// Addresses to serve on, comma-separated [default: port 443 of every address,
     /// IPv4 and IPv6 as far as the kernel has them]
-    #[arg(long, global = true, env = "LANRAGE_CONTROL_LISTEN", value_delimiter = ',')]
+    #[arg(long, env = "LANRAGE_CONTROL_LISTEN", value_delimiter = ',')]
     pub listen: Option<Vec<SocketAddr>>,
     /// Where clients reach this service: HOST or HOST:PORT; goes into server addresses
-    #[arg(long, global = true, env = "LANRAGE_CONTROL_PUBLIC", value_name = "HOST:PORT")]
+    #[arg(long, env = "LANRAGE_CONTROL_PUBLIC", value_name = "HOST:PORT")]
     pub public: Option<String>,
-    /// Address of /healthz, /readyz and /metrics; empty for none [default: 127.0.0.1:9464]
-    #[arg(long, global = true, env = "LANRAGE_CONTROL_METRICS_LISTEN", value_name = "ADDRESS")]
+    /// Address of /healthz, /readyz and /metrics; `off`, or empty, for none
+    /// [default: 127.0.0.1:9464]
+    #[arg(long, env = "LANRAGE_CONTROL_METRICS_LISTEN", value_name = "ADDRESS")]
     pub metrics_listen: Option<String>,
     /// Lifetime of tickets in seconds, 10 to 3600: how long a member that left can still bind
     /// [default: 3600]
-    #[arg(long, global = true, env = "LANRAGE_CONTROL_TICKET_LIFETIME_S", value_name = "SECONDS")]
+    #[arg(long, env = "LANRAGE_CONTROL_TICKET_LIFETIME_S", value_name = "SECONDS")]
     pub ticket_lifetime_s: Option<u64>,
     /// How many relays a party gets, 1 to 3 [default: 2]
-    #[arg(long, global = true, env = "LANRAGE_CONTROL_PARTY_RELAYS", value_name = "N")]
+    #[arg(long, env = "LANRAGE_CONTROL_PARTY_RELAYS", value_name = "N")]
     pub party_relays: Option<u8>,
     /// How much one network (/24 or /56) may ask in a minute: N registrations, N invite look-ups, ten
     /// times N requests of any kind, twice N changes; one device half of N requests, a fifth of N
     /// changes. Parties, invites and kicks: N at once and a tenth of N in a minute for a network, a
     /// tenth and a hundredth for a device. 0 for no limit [default: 600]
-    #[arg(long, global = true, env = "LANRAGE_CONTROL_REQUESTS_PER_MINUTE", value_name = "N")]
+    #[arg(long, env = "LANRAGE_CONTROL_REQUESTS_PER_MINUTE", value_name = "N")]
     pub requests_per_minute: Option<u32>,
     /// TCP connections at once, those of streams too, each up to about 100 KiB of memory; one network
     /// has at most a tenth of them, or 64. Snapshots and changes to be sent take up to 384 MiB beside
     /// that [default: 20000]
-    #[arg(long, global = true, env = "LANRAGE_CONTROL_CONNECTIONS_MAX", value_name = "N")]
+    #[arg(long, env = "LANRAGE_CONTROL_CONNECTIONS_MAX", value_name = "N")]
     pub connections_max: Option<usize>,
     /// What is logged, as in RUST_LOG [default: info]
-    #[arg(long, global = true, env = "LANRAGE_CONTROL_LOG", value_name = "FILTER")]
+    #[arg(long, env = "LANRAGE_CONTROL_LOG", value_name = "FILTER")]
     pub log: Option<String>,
     /// How logs look [default: text]
-    #[arg(long, global = true, env = "LANRAGE_CONTROL_LOG_FORMAT", value_name = "FORMAT")]
+    #[arg(long, env = "LANRAGE_CONTROL_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 }
 
@@ -109,7 +110,8 @@ impl Options {
         options.check()
     }
 
-    fn or(self, file: Self) -> Self {
+    /// These settings, and from `file` those that are not among them.
+    pub(crate) fn or(self, file: Self) -> Self {
         Self {
             dir: self.dir.or(file.dir),
             listen: self.listen.or(file.listen),
@@ -128,9 +130,12 @@ impl Options {
         let wrong = |key: &str, what: &str| Failure::Configuration(format!("{key}: {what}"));
         let public = self.public.map(|text| parse_authority(&text)).transpose();
         let metrics_listen = match self.metrics_listen.as_deref() {
-            Some("") => None,
+            Some("" | "off") => None,
             Some(address) => Some(address.parse().map_err(|_| {
-                wrong("metrics_listen", "expected an address and port such as 127.0.0.1:9464")
+                wrong(
+                    "metrics_listen",
+                    "expected `off`, or address and port such as 127.0.0.1:9464",
+                )
             })?),
             None => Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
         };
@@ -181,12 +186,25 @@ impl Config {
     }
 }
 
-fn read(file: &Path) -> Result<Options, Failure> {
-    let wrong = |error: &dyn std::fmt::Display| {
-        Failure::Configuration(format!("{}: {error}", file.display()))
-    };
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
-    toml::from_str(&text).map_err(|error| wrong(&error))
+/// What serde calls the numbers of [`Options`], and what it means by that.
+const NUMBERS: [(&str, &str); 4] = [
+    ("expected u8", "expected a whole number from 0 to 255"),
+    ("expected u32", "expected a whole number from 0 to 4294967295"),
+    ("expected u64", "expected a whole number, 0 or more"),
+    ("expected usize", "expected a whole number, 0 or more"),
+];
+
+/// The settings in a configuration file.
+///
+/// # Errors
+/// [`Failure::Configuration`], naming the file, the line and the key.
+pub(crate) fn read(file: &Path) -> Result<Options, Failure> {
+    let wrong = |what: &str| Failure::Configuration(format!("{}: {what}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(&error.to_string()))?;
+    toml::from_str(&text).map_err(|error| {
+        let plain = |text: String, (rust, plain): &(&str, &str)| text.replace(rust, plain);
+        wrong(&NUMBERS.iter().fold(error.to_string(), plain))
+    })
 }
 
 #[cfg(test)]
@@ -208,9 +226,9 @@ mod tests {
         assert_eq!((config.party_relays, config.ticket_lifetime_s), (3, 60));
         assert_eq!(config.public, Some(("[::1]".to_owned(), 8443)));
         assert_eq!(config.requests_per_minute, 600);
-        assert!(
-            resolve(Options::default(), "metrics_listen = \"\"").unwrap().metrics_listen.is_none()
-        );
+        for off in ["metrics_listen = \"\"", "metrics_listen = \"off\""] {
+            assert!(resolve(Options::default(), off).unwrap().metrics_listen.is_none(), "{off}");
+        }
     }
 
     #[test]
@@ -231,6 +249,21 @@ mod tests {
             ("log_format = \"xml\"", "log_format"),
         ] {
             assert!(error(file).contains(key), "{file}: {}", error(file));
+        }
+    }
+
+    /// A wrong number was answered with the names of Rust's types.
+    #[test]
+    fn regression_a_wrong_number_is_told_in_plain_words() {
+        for file in [
+            "party_relays = 300",
+            "connections_max = \"many\"",
+            "requests_per_minute = -1",
+            "ticket_lifetime_s = 1.5",
+        ] {
+            let error = resolve(Options::default(), file).unwrap_err();
+            assert!(error.contains("whole number"), "{error}");
+            assert!(!["u8", "u32", "u64", "usize"].iter().any(|t| error.contains(t)), "{error}");
         }
     }
 }

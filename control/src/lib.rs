@@ -18,6 +18,9 @@ pub use cli::{Cli, Command, PartyCommand, RelayCommand};
 mod commands;
 pub use commands::execute;
 
+/// How relays are listed for an operator.
+mod listing;
+
 /// The service's time.
 mod clock;
 pub use clock::Clock;

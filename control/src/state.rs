@@ -28,9 +28,24 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Whether the directory holds what [`StateDir::create`] makes.
-    pub fn exists(dir: &Path) -> bool {
-        dir.join(ROOT_FILE).exists() || dir.join(DATABASE_FILE).exists()
+    /// Whether the directory holds what [`StateDir::create`] makes, or a part of it.
+    ///
+    /// # Errors
+    /// [`Failure::State`]: not permitted to look.
+    pub fn exists(dir: &Path) -> Result<bool, Failure> {
+        let there = |file| {
+            let path = dir.join(file);
+            path.try_exists().map_err(|error| failure(&path, "cannot be read", error))
+        };
+        Ok(there(ROOT_FILE)? || there(DATABASE_FILE)?)
+    }
+
+    /// Opens the directory, which is made when it is not there.
+    ///
+    /// # Errors
+    /// See [`StateDir::create`] and [`StateDir::open`].
+    pub async fn open_or_create(dir: &Path) -> Result<Self, Failure> {
+        if Self::exists(dir)? { Self::open(dir) } else { Self::create(dir).await }
     }
 
     /// Makes directory, root key and database.
@@ -38,9 +53,11 @@ impl StateDir {
     /// # Errors
     /// [`Failure::State`]: not permitted, or in use.
     pub async fn create(dir: &Path) -> Result<Self, Failure> {
-        let failed = |error| failure(dir, "cannot be made", error);
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
-        fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(failed)?;
+        let failed = |what| move |error| failure(dir, what, error);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(failed("cannot be made"))?;
+        fs::set_permissions(dir, Permissions::from_mode(0o700))
+            .map_err(failed("cannot be closed to other users (chmod 700)"))?;
         let _lock = take_lock(dir)?;
         let database = dir.join(DATABASE_FILE);
         // SQLite makes its other files with the database's permissions.
@@ -49,14 +66,24 @@ impl StateDir {
         store.close().await;
         // Last: a directory with a root key is whole.
         write_root(&dir.join(ROOT_FILE))?;
+        tracing::warn!(
+            dir = %dir.display(),
+            "made a new state directory with a root key of its own: clients and relays of another \
+             one do not trust it"
+        );
         Self::open(dir)
     }
 
     /// Reads the root key.
     ///
     /// # Errors
-    /// [`Failure::State`]: missing, damaged, or open to others.
+    /// [`Failure::State`]: not initialised, the key missing, damaged, or open to others.
     pub fn open(dir: &Path) -> Result<Self, Failure> {
+        if !Self::exists(dir)? {
+            let dir = dir.display();
+            let message = format!("{dir} is not initialised: lanrage-control init --dir {dir}");
+            return Err(Failure::State(message));
+        }
         let root = read_root(&dir.join(ROOT_FILE))?;
         Ok(Self { dir: dir.to_owned(), root })
     }
@@ -122,13 +149,12 @@ pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 fn read_root(path: &Path) -> Result<SigningKey, Failure> {
-    let failed = |error| {
-        failure(
-            path,
-            "cannot be read (restore it from a backup, or run `init` in an empty one)",
-            error,
-        )
-    };
+    let failed = |error| failure(path, "cannot be read", error);
+    if !path.try_exists().map_err(failed)? {
+        let path = path.display();
+        let remedy = "restore it from a backup, or begin anew in another directory";
+        return Err(Failure::State(format!("{path} is missing: {remedy}")));
+    }
     let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
     if mode & 0o077 != 0 {
         let path = path.display();
@@ -144,5 +170,11 @@ fn read_root(path: &Path) -> Result<SigningKey, Failure> {
 }
 
 fn failure(path: &Path, what: &str, error: io::Error) -> Failure {
-    Failure::State(format!("{} {what}: {error}", path.display()))
+    // EACCES and EPERM.
+    let remedy = if error.kind() == io::ErrorKind::PermissionDenied {
+        ": run as root (sudo), or as the directory's owner"
+    } else {
+        ""
+    };
+    Failure::State(format!("{} {what}: {error}{remedy}", path.display()))
 }

@@ -125,12 +125,122 @@ fn wrong_usage_is_code_2() {
     assert_fails(&run(dir.path(), &["run", "--log", "a=b=c"]), 2, &["log"]);
     let output =
         program(dir.path()).arg("run").env("LANRAGE_CONTROL_LISTEN", "x").output().unwrap();
-    assert_fails(&output, 2, &["listen"]);
+    assert_fails(&output, 2, &["listen", "environment variable LANRAGE_CONTROL_LISTEN"]);
+    let flag = run(dir.path(), &["run", "--listen", "x"]);
+    assert!(!String::from_utf8_lossy(&flag.stderr).contains("environment"), "{flag:?}");
     run(dir.path(), &["init"]);
     assert_fails(&run(dir.path(), &["address"]), 2, &["public"]);
     assert_fails(&run(dir.path(), &["relay", "remove", "7"]), 2, &["no relay 7"]);
     let help = run(dir.path(), &["--help"]);
     assert!(String::from_utf8_lossy(&help.stdout).contains("Exit codes"));
+}
+
+/// Every command listed all the settings of the service.
+#[test]
+fn regression_only_init_and_run_take_the_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = |command: &[&str]| {
+        let output = run(dir.path(), &[command, &["--help"]].concat());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for command in [&["relay", "list"][..], &["relay", "token"], &["party", "list"], &["address"]] {
+        let help = help(command);
+        assert!(help.contains("--dir") && !help.contains("--connections-max"), "{help}");
+    }
+    assert!(help(&["run"]).contains("--connections-max"));
+    assert!(help(&["init"]).contains("--connections-max"));
+}
+
+/// The address that a later `init --public` printed was nowhere kept.
+#[test]
+fn regression_init_keeps_what_it_is_given_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |arguments: &[&str]| {
+        let output = run(dir.path(), arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(said(&["init", "--party-relays", "3"]).contains("init --dir"));
+    for host in ["one.example", "two.example"] {
+        let text = said(&["init", "--public", host]);
+        let address = said(&["address"]);
+        assert!(address.contains(host) && text.contains(address.trim()), "{text}");
+    }
+    let file = dir.path().join("control.toml");
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert!(kept.contains("party_relays = 3"), "{kept}");
+
+    let edited = format!("# mine\n{kept}");
+    std::fs::write(&file, &edited).unwrap();
+    assert!(
+        said(&["init", "--public", "two.example"]).contains("two.example"),
+        "nothing to change"
+    );
+    let output = run(dir.path(), &["init", "--public", "three.example"]);
+    assert_fails(&output, 2, &["control.toml", "edited"]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), edited);
+}
+
+/// A directory that was never initialised was said to have lost its root key, and so was one that
+/// another user owns.
+#[test]
+fn regression_a_directory_that_is_not_there_is_told_from_one_that_is_closed() {
+    use std::os::unix::process::CommandExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    for command in [&["address"][..], &["relay", "list"], &["relay", "token"], &["party", "list"]] {
+        assert_fails(&run(&state, command), 3, &["not initialised", "lanrage-control init --dir"]);
+    }
+    assert!(!state.exists());
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    assert!(run(&state, &["init"]).status.success());
+    let nobody = |arguments: &[&str], dir: &Path| {
+        program(dir).args(arguments).uid(65_534).gid(65_534).output().unwrap()
+    };
+    // The program itself must be within reach of another user.
+    if Command::new(env!("CARGO_BIN_EXE_lanrage-control")).uid(65_534).output().is_err() {
+        return;
+    }
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let new = dir.path().join("new");
+    for (arguments, dir) in [
+        (&["run"][..], &state),
+        (&["init"], &state),
+        (&["relay", "list"], &state),
+        (&["init"], &new),
+    ] {
+        assert_fails(&nobody(arguments, dir), 3, &["ermission denied", "run as root (sudo)"]);
+    }
+}
+
+/// A wrong `--dir` made a new root key without a word.
+#[test]
+fn regression_a_start_names_its_root_and_says_when_it_is_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = |dir: &Path| {
+        let mut child = program(dir)
+            .args(["run", "--listen", "127.0.0.1:0", "--metrics-listen", "off"])
+            .args(["--public", "lan.example"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        let mut log = String::new();
+        while !log.contains("serving") {
+            assert_ne!(errors.read_line(&mut log).unwrap(), 0, "{log}");
+        }
+        assert_eq!(terminate(Running { child, port: 0 }).0, 0);
+        log
+    };
+    let first = log(dir.path());
+    assert!(first.contains("WARN") && first.contains("new state directory"), "{first}");
+    let address = run(dir.path(), &["address", "--public", "lan.example"]).stdout;
+    let address = String::from_utf8(address).unwrap();
+    let second = log(dir.path());
+    assert!(!second.contains("new state directory") && second.contains(address.trim()), "{second}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::extract::Connection;
 use super::stream::{End, Stream, Upgrade, accept};
 use crate::domain::limits::REVOCATIONS_AT_ONCE;
 use crate::domain::refuse;
+use crate::fleet::StreamId;
 use crate::service::Service;
 
 const TICK_PERIOD: Duration = Duration::from_secs(5);
@@ -40,12 +41,13 @@ async fn serve(
         return Err(refuse(ErrorCode::BadProof, "the first message is the proof").into());
     };
     let service = &api.service;
-    service.prove_relay(relay, &proof, &connection.channel_binding, (ipv4, ipv6)).await?;
-    service.fleet.connected(relay, service.clock.uptime_s());
+    let binding = &connection.channel_binding;
+    let id = service.prove_relay(relay, &proof, binding, (ipv4, ipv6)).await?;
     tracing::info!(relay = relay.0, "a relay connected");
     let gauge = metrics::gauge!("lanrage_control_streams", "kind" => "relay");
     gauge.increment(1);
-    let Err(end) = follow(api, relay, stream, cursor).await;
+    let Err(end) = follow(api, (relay, id), stream, cursor).await;
+    service.fleet.detach(relay, id);
     gauge.decrement(1);
     tracing::info!(relay = relay.0, "a relay's stream ended");
     Err(end)
@@ -53,7 +55,7 @@ async fn serve(
 
 async fn follow(
     api: &Api,
-    relay: RelayId,
+    (relay, id): (RelayId, StreamId),
     stream: &mut Stream,
     cursor: u64,
 ) -> Result<std::convert::Infallible, End> {
@@ -79,7 +81,7 @@ async fn follow(
             _ = ticks.tick() => stream.send(&RelayDown::Tick { now: service.clock.now() }).await?,
             message = stream.receive() => match message? {
                 RelayUp::Heartbeat(heartbeat) => {
-                    service.fleet.heartbeat(relay, &heartbeat, service.clock.uptime_s());
+                    service.hear_relay(relay, id, &heartbeat).await;
                 }
                 RelayUp::Prove { .. } => {
                     return Err(refuse(ErrorCode::BadRequest, "the relay is proven").into());

@@ -57,6 +57,9 @@ pub(crate) const RELAY_GONE_S: u64 = 10 * MINUTE;
 /// After a start of control relays have this long to come back before they count as silent.
 pub(crate) const RELAY_RETURN_S: u64 = 30;
 
+/// The service notes this often that it is at work and which relays it hears.
+pub(crate) const NOTE_PERIOD_S: u64 = 15;
+
 /// One network has at most this part of all connections, so that ten are needed to lock others out.
 /// A device has one for its stream and up to four for a moment while it asks: of 20,000, 400 devices
 /// behind one address that all ask at once on a bad line, or 2,000 that play.

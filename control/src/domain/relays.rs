@@ -1,4 +1,4 @@
-use std::net::{SocketAddrV4, SocketAddrV6};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use lanrage_proto::RelayId;
 use lanrage_proto::api::ErrorCode;
@@ -7,6 +7,13 @@ use super::{Refusal, refuse};
 
 /// A relay's unicast addresses.
 pub(crate) type Addresses = (Option<SocketAddrV4>, Option<SocketAddrV6>);
+
+/// A relay's addresses for people.
+pub(crate) fn text((ipv4, ipv6): Addresses) -> String {
+    let (ipv4, ipv6) = (ipv4.map(SocketAddr::V4), ipv6.map(SocketAddr::V6));
+    let all: Vec<_> = [ipv4, ipv6].into_iter().flatten().map(|a| a.to_string()).collect();
+    all.join(", ")
+}
 
 /// How a relay stands, as far as party lists care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

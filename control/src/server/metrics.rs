@@ -26,11 +26,11 @@ pub(super) async fn serve(listener: TcpListener, service: Arc<Service>, mut stop
     }
 }
 
-/// Ready when the database answers.
+/// See [`Service::check_ready`].
 async fn ready(State(service): State<Arc<Service>>) -> (StatusCode, &'static str) {
-    match service.check_store().await {
-        Ok(()) => (StatusCode::OK, "ok\n"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n"),
+    match service.check_ready().await {
+        Ok(()) => (StatusCode::OK, "ready\n"),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
     }
 }
 

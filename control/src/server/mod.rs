@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use lanrage_proto::bytes::encode_base64;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::api::{Api, router};
 use crate::clock::Clock;
@@ -27,6 +28,8 @@ mod metrics;
 mod tls;
 
 const JOB_PERIOD: Duration = Duration::from_secs(1);
+/// What fails every second, as on a full disk, is logged this often.
+const FAILURE_LOG_PERIOD: Duration = Duration::from_secs(60);
 /// Streams and requests have this long to end.
 const STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
 
@@ -49,11 +52,14 @@ impl Server {
     /// # Errors
     /// See [`Failure`].
     pub async fn start(config: &Config, clock: Clock) -> Result<Self, Failure> {
-        let state = if StateDir::exists(&config.dir) {
-            StateDir::open(&config.dir)?
-        } else {
-            StateDir::create(&config.dir).await?
-        };
+        let state = StateDir::open_or_create(&config.dir).await?;
+        let root = state.root_hash();
+        tracing::info!(
+            dir = %config.dir.display(),
+            root = encode_base64(&root.0),
+            server = config.server_address(root).ok().map(|address| address.to_string()),
+            "state directory, root key hash, server address"
+        );
         let lock = state.lock()?;
         let store = state.open_store(&lock).await?;
         let settings = Settings {
@@ -148,13 +154,17 @@ impl Server {
 async fn run_jobs(service: Arc<Service>, mut stopping: Stopping) {
     let mut ticks = interval(JOB_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut logged: Option<Instant> = None;
     loop {
         tokio::select! {
             () = stopping.begun() => return,
             _ = ticks.tick() => {}
         }
         if let Err(error) = service.run_jobs().await {
-            tracing::error!(%error, "a periodic job failed");
+            if logged.is_none_or(|at| at.elapsed() >= FAILURE_LOG_PERIOD) {
+                tracing::error!(%error, "a periodic job failed; it is tried again every second");
+                logged = Some(Instant::now());
+            }
             ::metrics::counter!("lanrage_control_store_errors_total").increment(1);
         }
     }

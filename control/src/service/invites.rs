@@ -132,6 +132,7 @@ impl Service {
         let membership = self.membership(write.db(), &party, &me).await?;
         let _committed = write.commit().await?;
         metrics::counter!("lanrage_control_invites_redeemed_total").increment(1);
+        tracing::info!(session = %party.session, member = me.member.number(), "a member joined");
         self.tell_member(&party, Some(device), &me);
         self.hub.publish(device, &encode(&Change::Party { party: membership.party.clone() }));
         Ok(membership)

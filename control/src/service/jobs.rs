@@ -3,7 +3,7 @@ use lanrage_proto::{DeviceKey, RelayId, SessionId};
 
 use super::Service;
 use super::absence::Moment;
-use crate::domain::limits::{COPIES_KEPT_S, TOMBSTONE_S};
+use crate::domain::limits::{COPIES_KEPT_S, NOTE_PERIOD_S, TOMBSTONE_S};
 use crate::domain::relays::{Health, revise};
 use crate::store::{StoreError, invites, kicks, parties, pool, relays};
 
@@ -21,12 +21,17 @@ pub(super) struct Progress {
     health: Vec<(RelayId, Health)>,
     slow_done_s: Option<u64>,
     slowest_done_s: Option<u64>,
+    noted_s: Option<u64>,
     at_work: Option<Moment>,
 }
 
 impl Service {
     /// Does what time makes due; called every second.
     pub(crate) async fn run_jobs(&self) -> Result<(), StoreError> {
+        self.run_due_jobs().await.inspect_err(|_| self.store.set_failed(true))
+    }
+
+    async fn run_due_jobs(&self) -> Result<(), StoreError> {
         let mut progress = self.jobs.lock().await;
         self.tell_turns().await?;
 
@@ -57,7 +62,25 @@ impl Service {
                 progress.slowest_done_s = Some(uptime_s);
             }
             progress.slow_done_s = Some(uptime_s);
+            self.store.set_failed(false);
         }
+        // After `note_work`, which reads at the start what the run before has noted.
+        if is_due(progress.noted_s, NOTE_PERIOD_S) {
+            self.note_pool().await?;
+            progress.noted_s = Some(uptime_s);
+        }
+        Ok(())
+    }
+
+    /// Notes, for the next start and for `relay list`, that the service is at work and whom it hears.
+    async fn note_pool(&self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let heard = self.fleet.heard(self.clock.uptime_s());
+        let seen = heard.into_iter().map(|(relay, ago_s)| (relay, now.saturating_sub(ago_s)));
+        let mut write = self.store.write().await?;
+        relays::note_seen(write.db(), seen).await?;
+        pool::set_alive(write.db(), now).await?;
+        write.commit().await?;
         Ok(())
     }
 

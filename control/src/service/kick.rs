@@ -80,6 +80,8 @@ impl Service {
             self.hub.publish(&device, &encode(&view));
         }
         metrics::counter!("lanrage_control_kicks_total").increment(1);
+        let (member, by) = (target.member.number(), me.member.number());
+        tracing::info!(%session, member, by, "a member was kicked");
         Ok(Kicked { record })
     }
 

@@ -5,18 +5,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 use ed25519_dalek::SigningKey;
 use lanrage_proto::api::{Change, ErrorCode};
 use lanrage_proto::map::SignedMap;
-use lanrage_proto::{DeviceKey, RelayId, SessionId};
+use lanrage_proto::{DeviceKey, SessionId};
 use sqlx::SqliteConnection;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::domain::keys::{self, SigningKeyRow};
-use crate::domain::limits::{SNAPSHOTS_KIB, SNAPSHOTS_NETWORK_PART};
+use crate::domain::limits::{RELAY_SILENT_S, SNAPSHOTS_KIB, SNAPSHOTS_NETWORK_PART};
 use crate::domain::{MemberRow, Party, Refusal, refuse};
 use crate::fleet::Fleet;
 use crate::hub::{Hub, encode};
 use crate::limiter::{Limiter, Purpose, Source};
 use crate::network::{Network, Shared};
+use crate::store::relays::RelayRow;
 use crate::store::{Store, StoreError, parties, pool as pool_row, relays};
 
 /// Who has been away for too long, control itself not counted.
@@ -76,10 +77,12 @@ impl Service {
         clock: Clock,
     ) -> Result<Arc<Self>, StoreError> {
         let (signing_keys, map, revoked) = pool::take_over(&store, &root, clock.now()).await?;
-        let fleet = Fleet::default();
         let mut view = store.read().await?;
+        let alive = pool_row::alive(&mut view).await?;
         let relays = relays::list(&mut view).await?;
-        fleet.enrolled(&relays.iter().map(|relay| relay.id).collect::<Vec<RelayId>>(), true);
+        let was_there = |relay: &RelayRow| relay.seen + RELAY_SILENT_S >= alive;
+        let relays = relays.iter().map(|relay| (relay.id, was_there(relay)));
+        let fleet = Fleet::at_start(relays, clock.uptime_s());
         Ok(Arc::new(Self {
             store,
             hub: Hub::default(),
@@ -97,9 +100,17 @@ impl Service {
     }
 
     /// # Errors
-    /// The database does not answer.
-    pub(crate) async fn check_store(&self) -> Result<(), StoreError> {
-        pool_row::load(&mut *self.store.read().await?).await.map(drop)
+    /// Why the service is of no use now: the database does not answer, or a write has failed since
+    /// the last minute's jobs were done.
+    pub(crate) async fn check_ready(&self) -> Result<(), &'static str> {
+        let answers = async || pool_row::load(&mut *self.store.read().await?).await;
+        if answers().await.is_err() {
+            return Err("the database does not answer\n");
+        }
+        if self.store.has_failed() {
+            return Err("the database cannot be written: the log says why; is the disk full?\n");
+        }
+        Ok(())
     }
 
     /// The key that signs now.

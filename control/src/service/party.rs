@@ -70,6 +70,7 @@ impl Service {
         parties::put_member(write.db(), party.session, &owner).await?;
         let membership = self.membership(write.db(), &party, &owner).await?;
         let _committed = write.commit().await?;
+        tracing::info!(session = %party.session, "a party was created");
         self.hub.publish(device, &encode(&Change::Party { party: membership.party.clone() }));
         Ok(membership)
     }
@@ -141,6 +142,8 @@ impl Service {
             parties::delete(write.db(), session).await?;
         }
         let _committed = write.commit().await?;
+        let heir = next_owner.as_ref().map(|row| row.member.number());
+        tracing::info!(%session, member = me.member.number(), heir, "a member left");
         self.hub.publish(device, &encode(&Change::Removed { session, kick: None }));
         self.tell(&party, Some(device), &Change::Left { session, member: me.member });
         if let Some(owner) = next_owner {

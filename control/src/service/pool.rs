@@ -2,8 +2,8 @@ use std::sync::{Arc, PoisonError};
 
 use ed25519_dalek::SigningKey;
 use lanrage_proto::api::{
-    Change, ENROLMENT_PROOF_CONTEXT, Enrolled, Enrolment, ErrorCode, RELAY_PROOF_CONTEXT,
-    Revocation,
+    Change, ENROLMENT_PROOF_CONTEXT, Enrolled, Enrolment, ErrorCode, Heartbeat,
+    RELAY_PROOF_CONTEXT, Revocation,
 };
 use lanrage_proto::map::{RelayEntry, RelayMap, SignedMap};
 use lanrage_proto::signed::RelayCertificate;
@@ -14,11 +14,13 @@ use super::Service;
 use super::devices::token_hash;
 use crate::domain::keys::{self, SigningKeyRow};
 use crate::domain::limits::{CERTIFICATE_LIFETIME_S, REVOCATIONS_AT_ONCE};
+use crate::domain::relays::Addresses;
 use crate::domain::{self, Refusal, entry, naming, refuse};
+use crate::fleet::{Heard, StreamId};
 use crate::hub::encode;
 use crate::random::random_bytes;
 use crate::store::relays::RelayRow;
-use crate::store::{Store, StoreError, kicks, pool, relays};
+use crate::store::{Committed, Store, StoreError, Write, kicks, pool, relays};
 
 /// The pool brought up to date: what is signed by which keys, and the map that says so.
 struct Refreshed {
@@ -105,29 +107,75 @@ impl Service {
         Ok(Enrolled { relay, pool, now })
     }
 
-    /// Checks that a stream is the relay's, and takes its addresses of today.
+    /// Checks that a stream is the relay's, and takes its addresses of today. Of several streams
+    /// the newest counts, for a relay may come back before its old stream is known to be dead.
     pub(crate) async fn prove_relay(
         &self,
         relay: RelayId,
         proof: &Signature,
         channel_binding: &[u8; 32],
-        addresses: domain::relays::Addresses,
-    ) -> Result<(), Refusal> {
+        addresses: Addresses,
+    ) -> Result<StreamId, Refusal> {
         domain::relays::check_addresses(addresses)?;
         // Writers wait for nobody who cannot prove anything.
         let row = relays::load(&mut *self.store.read().await?, relay).await?;
         let identity = row.ok_or_else(not_enrolled)?.identity;
         check_proof(&identity, RELAY_PROOF_CONTEXT, channel_binding, proof)?;
-        let (ipv4, ipv6) = addresses;
-        let now = self.clock.now();
         let mut write = self.store.write().await?;
         let row = relays::load(write.db(), relay).await?;
         let row = row.filter(|row| row.identity == identity).ok_or_else(not_enrolled)?;
+        let _committed = self.take_addresses(write, row, addresses).await?;
+        Ok(self.fleet.attach(relay, addresses, self.clock.uptime_s()))
+    }
+
+    /// Takes a heartbeat. Two processes with one identity are told to the operator, and the older
+    /// one's addresses are taken again when it alone is left.
+    pub(crate) async fn hear_relay(&self, relay: RelayId, stream: StreamId, heartbeat: &Heartbeat) {
+        match self.fleet.heartbeat(relay, stream, heartbeat, self.clock.uptime_s()) {
+            Heard::Counted | Heard::Ignored => {}
+            Heard::Doubled { here, newer } => tracing::warn!(
+                relay = relay.0,
+                older = domain::relays::text(here),
+                newer = domain::relays::text(newer),
+                "two processes run with the state directory of one relay, and clients are sent to \
+                 the newer alone: stop one, and enrol it with a state directory of its own"
+            ),
+            Heard::Returned(addresses) => {
+                // A failure is logged, and the next heartbeat tries again.
+                let _taken = self.take_back(relay, stream, addresses).await;
+            }
+        }
+    }
+
+    async fn take_back(
+        &self,
+        relay: RelayId,
+        stream: StreamId,
+        addresses: Addresses,
+    ) -> Result<(), Refusal> {
+        let mut write = self.store.write().await?;
+        let Some(row) = relays::load(write.db(), relay).await? else { return Ok(()) };
+        if self.fleet.is_newest(relay, stream) {
+            let _committed = self.take_addresses(write, row, addresses).await?;
+            self.fleet.readdress(relay, addresses);
+            tracing::info!(relay = relay.0, "the relay's newer stream ended: back to its address");
+        }
+        Ok(())
+    }
+
+    /// Gives a relay that has just been heard a certificate for these addresses.
+    async fn take_addresses<'a>(
+        &self,
+        mut write: Write<'a>,
+        row: RelayRow,
+        (ipv4, ipv6): Addresses,
+    ) -> Result<Committed<'a>, StoreError> {
+        let now = self.clock.now();
         relays::update(write.db(), &RelayRow { ipv4, ipv6, seen: now, ..row }).await?;
         let refreshed = refresh(write.db(), &self.root, now, Sign::Changed).await?;
-        let _committed = write.commit().await?;
+        let committed = write.commit().await?;
         self.take(refreshed);
-        Ok(())
+        Ok(committed)
     }
 
     /// The certificate a relay has today.
@@ -153,7 +201,7 @@ impl Service {
 
     /// Must be called while writers are held off.
     fn take(&self, refreshed: Refreshed) {
-        self.fleet.enrolled(&refreshed.relays, false);
+        self.fleet.enrolled(&refreshed.relays);
         *self.signing_keys.write().unwrap_or_else(PoisonError::into_inner) = refreshed.signing_keys;
         if refreshed.changed {
             self.map.send_replace(Arc::new(refreshed.map.clone()));

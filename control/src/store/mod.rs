@@ -1,6 +1,7 @@
 //! All SQL of the service. One connection writes, a few read.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lanrage_proto::SessionId;
@@ -8,7 +9,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{Row as _, Sqlite, SqliteConnection, Transaction};
+use sqlx::{Connection as _, Row as _, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Steps from an empty file to today's tables.
@@ -41,12 +42,14 @@ pub(crate) struct Store {
     /// Held from the beginning of a write until its changes are published, so that streams see
     /// changes in the order in which they were committed.
     order: Mutex<()>,
+    /// A write has failed.
+    failed: AtomicBool,
 }
 
 /// Why the database did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    #[error("the database failed: {0}")]
+    #[error("the database failed: {}", plainly(.0))]
     Database(#[from] sqlx::Error),
     #[error("the database holds an unreadable {0}")]
     Unreadable(&'static str),
@@ -63,7 +66,7 @@ pub(crate) enum OpenError {
     Older(PathBuf, i64),
     #[error("{0} is corrupt ({1}): stop lanrage-control and restore the file from a backup")]
     Corrupt(PathBuf, String),
-    #[error("{0} cannot be opened: {1}")]
+    #[error("{path} cannot be opened: {why}", path = .0.display(), why = plainly(.1))]
     Database(PathBuf, sqlx::Error),
 }
 
@@ -97,6 +100,10 @@ impl Store {
             .max_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
+            // Some errors, a full disk among them, end the transaction inside SQLite
+            // (https://sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction).
+            // sqlx then cannot roll back, and takes the connection for one in a transaction for ever.
+            .before_acquire(|db, _| Box::pin(async { Ok(!db.is_in_transaction()) }))
             .connect_with(options.clone())
             .await
             .map_err(failed)?;
@@ -116,13 +123,24 @@ impl Store {
                 .map_err(failed)
         };
         let (readers, views) = (reading(READERS).await?, reading(VIEWS).await?);
-        Ok(Self { writer, readers, views, order: Mutex::new(()) })
+        Ok(Self { writer, readers, views, order: Mutex::new(()), failed: AtomicBool::new(false) })
     }
 
     /// Begins the one write transaction; rolled back unless committed.
     pub(crate) async fn write(&self) -> Result<Write<'_>, StoreError> {
         let order = self.order.lock().await;
-        Ok(Write { order, tx: self.writer.begin_with("BEGIN IMMEDIATE").await? })
+        let begun = self.writer.begin_with("BEGIN IMMEDIATE").await;
+        Ok(Write { tx: begun.inspect_err(|_| self.set_failed(true))?, order, store: self })
+    }
+
+    /// Whether a write has failed, as on a full disk, since [`Store::set_failed`] took it back.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Begins and commits that fail say so by themselves.
+    pub(crate) fn set_failed(&self, failed: bool) {
+        self.failed.store(failed, Ordering::Relaxed);
     }
 
     /// A consistent view of what is committed.
@@ -155,6 +173,7 @@ impl Store {
 #[derive(Debug)]
 pub(crate) struct Write<'a> {
     order: MutexGuard<'a, ()>,
+    store: &'a Store,
     tx: Transaction<'static, Sqlite>,
 }
 
@@ -172,8 +191,19 @@ impl<'a> Write<'a> {
 
     /// Makes the changes durable.
     pub(crate) async fn commit(self) -> Result<Committed<'a>, StoreError> {
-        self.tx.commit().await?;
+        self.tx.commit().await.inspect_err(|_| self.store.set_failed(true))?;
         Ok(Committed { _order: self.order })
+    }
+}
+
+/// What SQLite says, without what sqlx puts around it.
+fn plainly(error: &sqlx::Error) -> String {
+    match error.as_database_error() {
+        Some(error) => match error.code() {
+            Some(code) => format!("{} (SQLite code {code})", error.message()),
+            None => error.message().to_owned(),
+        },
+        None => error.to_string(),
     }
 }
 
@@ -181,7 +211,7 @@ fn open_error(path: &Path, error: sqlx::Error) -> OpenError {
     // https://sqlite.org/rescode.html: 11 is SQLITE_CORRUPT, 26 SQLITE_NOTADB.
     let code = error.as_database_error().and_then(|error| error.code());
     match code.and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
-        Some(11 | 26) => OpenError::Corrupt(path.to_owned(), error.to_string()),
+        Some(11 | 26) => OpenError::Corrupt(path.to_owned(), plainly(&error)),
         _ => OpenError::Database(path.to_owned(), error),
     }
 }
@@ -250,5 +280,26 @@ mod tests {
         timeout(Duration::from_secs(5), store.read()).await.expect("nor readers").unwrap();
         views.pop();
         timeout(Duration::from_secs(5), one_more).await.unwrap().unwrap();
+    }
+
+    /// After a disk had been full for a moment nothing could be written until the next start.
+    #[tokio::test]
+    async fn regression_a_transaction_that_sqlite_ended_does_not_end_all_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db"), Opening::Create).await.unwrap();
+        let mut write = store.write().await.unwrap();
+        let ends = "CREATE TRIGGER ends BEFORE UPDATE ON pool WHEN new.alive = 7
+                    BEGIN SELECT RAISE(ROLLBACK, 'database or disk is full'); END";
+        sqlx::raw_sql(ends).execute(write.db()).await.unwrap();
+        write.commit().await.unwrap();
+        assert!(!store.has_failed());
+        let mut write = store.write().await.unwrap();
+        let error = pool::set_alive(write.db(), 7).await.unwrap_err().to_string();
+        assert_eq!(error, "the database failed: database or disk is full (SQLite code 1811)");
+        drop(write);
+        let mut write = store.write().await.unwrap();
+        pool::set_alive(write.db(), 8).await.unwrap();
+        write.commit().await.unwrap();
+        assert_eq!(pool::alive(&mut store.read().await.unwrap()).await.unwrap(), 8);
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct RelayRow {
     pub(crate) ipv6: Option<SocketAddrV6>,
     /// Absent until the first one is signed.
     pub(crate) certificate: Option<RelayCertificate>,
-    /// When it last had a stream.
+    /// When it was last heard on a stream; noted every 15 s.
     pub(crate) seen: u64,
 }
 
@@ -114,6 +114,21 @@ pub(crate) async fn update(db: &mut SqliteConnection, row: &RelayRow) -> Result<
         .bind(row.id.0)
         .execute(db)
         .await?;
+    Ok(())
+}
+
+/// Notes when relays were last heard.
+pub(crate) async fn note_seen(
+    db: &mut SqliteConnection,
+    seen: impl IntoIterator<Item = (RelayId, u64)>,
+) -> Result<(), StoreError> {
+    for (relay, at) in seen {
+        sqlx::query("UPDATE relays SET seen = ? WHERE id = ?")
+            .bind(of_u64(at))
+            .bind(relay.0)
+            .execute(&mut *db)
+            .await?;
+    }
     Ok(())
 }
 

@@ -1,4 +1,6 @@
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use lanrage_control::{Clock, Failure, Server};
 use lanrage_control_client::Method;
@@ -110,9 +112,13 @@ async fn the_commands_look_at_the_running_service() {
     let (service, relay) = Service::with_relay().await;
     let session = Device::register(&service).await.create_party().await.party.session;
     let relays = service.command(&["relay", "list"]).await;
-    assert!(
-        relays.contains(&format!("{:>5}  one", relay.id.0)) && relays.contains("192.0.2.1:51820")
-    );
+    let row = relays.lines().nth(1).unwrap();
+    for word in [&relay.id.to_string(), "one", "connected", "0 s ago", "192.0.2.1:51820"] {
+        assert!(row.contains(word), "{word} in {relays}");
+    }
+    let json = service.command(&["relay", "list", "--json"]).await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["relays"][0]["state"], "connected");
     let parties = service.command(&["party", "list"]).await;
     assert_eq!(parties, format!("{session}    1  party\n"));
     let address = service.command(&["address", "--public", "lan.example:8443"]).await;
@@ -138,6 +144,82 @@ async fn a_directory_has_one_service_and_survives_it() {
     assert_eq!((after.relays, after.prefix), (party.relays, party.prefix));
 }
 
+/// With a full disk every request that writes failed, and the service was ready all the while.
+#[tokio::test]
+async fn regression_a_service_that_cannot_write_is_not_ready() {
+    let (service, _relay) = Service::with_relay().await;
+    let metrics = service.server.metrics_address().unwrap();
+    let file = service.dir.path().join("control.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    let mut db = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let full = "CREATE TRIGGER full BEFORE UPDATE ON pool
+                BEGIN SELECT RAISE(ROLLBACK, 'database or disk is full'); END";
+    sqlx::raw_sql(full).execute(&mut db).await.unwrap();
+    service.clock.advance(Duration::from_secs(15));
+    service.server.run_jobs().await.unwrap_err();
+    let answer = get(metrics, "/readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("disk full"), "{answer}");
+    assert!(get(metrics, "/healthz").await.starts_with("HTTP/1.1 200"));
+    sqlx::raw_sql("DROP TRIGGER full").execute(&mut db).await.unwrap();
+    service.advance(Duration::from_secs(60)).await;
+    assert!(get(metrics, "/readyz").await.starts_with("HTTP/1.1 200"));
+}
+
+/// Nothing told an operator that a party was made, joined, left, or lost a member.
+#[tokio::test]
+async fn regression_what_happens_to_parties_is_logged_without_names_or_keys() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    let _until_the_end = tracing::subscriber::set_default(subscriber.finish());
+    let (service, _relay) = Service::with_relay().await;
+    let owner = Device::register(&service).await;
+    let party = owner.create_party().await.party;
+    let invite = owner.invite(party.session, 1, 2).await.unwrap();
+    for name in ["guest", "other"] {
+        Device::register(&service).await.redeem(&invite, name).await.unwrap();
+    }
+    owner.kick(&owner.state(party.session).await, member(2)).await.unwrap();
+    let _: serde_json::Value = owner.in_party(path::LEAVE, party.session, &empty()).await.unwrap();
+    let log = log.text();
+    let session = format!("session={}", party.session);
+    for said in [
+        "a party was created",
+        "member=2",
+        "a member joined",
+        "a member was kicked",
+        "by=1",
+        "a member left",
+        "heir=3",
+    ] {
+        let found = log.lines().any(|line| line.contains(said) && line.contains(&session));
+        assert!(found, "{said} in {log}");
+    }
+    for never in ["guest", "127.0.0.1"] {
+        assert!(!log.contains(never), "{never} in {log}");
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Mute connections hold neither the service nor its end up.
 #[tokio::test]
 async fn silent_connections_do_not_hinder_others_nor_the_end() {
@@ -152,7 +234,7 @@ async fn silent_connections_do_not_hinder_others_nor_the_end() {
     stream.snapshot().await;
     let begun = std::time::Instant::now();
     service.server.stop().await;
-    assert!(begun.elapsed() < std::time::Duration::from_secs(2));
+    assert!(begun.elapsed() < Duration::from_secs(2));
     assert!(stream.0.receive::<serde_json::Value>().await.unwrap().is_none(), "said goodbye");
 }
 
@@ -180,7 +262,7 @@ async fn regression_one_network_cannot_take_all_connections() {
     drop(held);
     let mut again = from([127, 9, 9, 1]).await;
     let mut byte = [0];
-    let end = tokio::time::timeout(std::time::Duration::from_millis(300), again.read(&mut byte));
+    let end = tokio::time::timeout(Duration::from_millis(300), again.read(&mut byte));
     assert!(end.await.is_err(), "there is room again");
 }
 

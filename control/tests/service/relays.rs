@@ -392,3 +392,45 @@ async fn a_short_list_grows_and_draining_relays_take_nothing_new() {
     assert_eq!(owner.create_party().await.party.relays, [one.id]);
     assert_eq!(owner.state(party.session).await.relays, [one.id, two.id]);
 }
+
+/// A copied state directory took the relay's address for good, and nobody was told of it.
+#[tokio::test]
+async fn regression_the_address_comes_back_when_a_copy_of_the_relay_ends() {
+    let (service, mut relay) = Service::with_relay().await;
+    let elsewhere = "198.51.100.9:51820".parse().unwrap();
+    let id = relay.id;
+    let announced = async || service.map().await.relay(id).unwrap().certificate.ipv4;
+    let mut copy = Relay::connect_from(&service, relay.id, relay.identity.clone(), 0, elsewhere)
+        .await
+        .unwrap();
+    copy.until(|message| matches!(message, RelayDown::Tick { .. })).await;
+    assert_eq!(announced().await, Some(elsewhere), "the newer wins");
+    drop(copy);
+    certificate(&mut relay).await;
+    let restored = async {
+        while announced().await != Some(RELAY_IPV4) {
+            relay.heartbeat(0, false).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, restored).await.expect("the older one's address is back");
+}
+
+/// A party was made on a relay that had been dead for long before control's restart.
+#[tokio::test]
+async fn regression_a_restart_takes_no_dead_relay_for_a_live_one() {
+    let (service, relay) = Service::with_relay().await;
+    drop(relay);
+    let mut live = Relay::enrol(&service, "two").await;
+    // The service notes whom it hears every 15 s, which may be just before a heartbeat comes.
+    for step_s in [90, 9, 9] {
+        service.clock.advance(Duration::from_secs(step_s));
+        live.heartbeat(0, false).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    service.server.run_jobs().await.unwrap();
+    let list = service.command(&["relay", "list", "--json"]).await;
+    let service = service.restart().await;
+    let party = Device::register(&service).await.create_party().await.party;
+    assert_eq!(party.relays, [live.id], "{list}");
+}
