@@ -10,6 +10,10 @@ use crate::domain::limits::{RELAY_GONE_S, RELAY_RETURN_S, RELAY_SILENT_S};
 use crate::domain::relays::{Addresses, Health, RelayStanding};
 use crate::random::random_bytes;
 
+/// A stream whose relay has closed it can go on to deliver what was under way, when packets were lost;
+/// one that still speaks this long after a newer one began has a living process at its end.
+const DOUBLED_AFTER_S: u64 = 30;
+
 /// The enrolled relays' streams and last signs of life.
 #[derive(Debug, Default)]
 pub(crate) struct Fleet {
@@ -32,7 +36,7 @@ pub(crate) enum Heard {
     /// The relay has a newer stream and still speaks on this one: two processes have its identity.
     /// Said once a stream.
     Doubled { here: Addresses, newer: Addresses },
-    /// As [`Heard::Doubled`], said before.
+    /// The relay has a newer stream: nothing new.
     Ignored,
 }
 
@@ -56,6 +60,8 @@ struct Life {
 struct Line {
     id: StreamId,
     addresses: Addresses,
+    /// When it began, in seconds of uptime.
+    since: u64,
     is_reported: bool,
 }
 
@@ -118,7 +124,7 @@ impl Fleet {
     pub(crate) fn attach(&self, relay: RelayId, addresses: Addresses, uptime_s: u64) -> StreamId {
         let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
         if let Some(mut life) = self.relays.get_mut(&relay) {
-            life.streams.push(Line { id, addresses, is_reported: false });
+            life.streams.push(Line { id, addresses, since: uptime_s, is_reported: false });
             life.addresses = addresses;
             life.heard = Some(uptime_s);
             life.draining = false;
@@ -147,10 +153,13 @@ impl Fleet {
         let Some((newest, older)) = life.streams.split_last_mut() else { return Heard::Ignored };
         if newest.id != stream {
             let line = older.iter_mut().find(|line| line.id == stream && !line.is_reported);
-            return line.map_or(Heard::Ignored, |line| {
-                line.is_reported = true;
-                Heard::Doubled { here: line.addresses, newer: newest.addresses }
-            });
+            return match line {
+                Some(line) if uptime_s >= newest.since + DOUBLED_AFTER_S => {
+                    line.is_reported = true;
+                    Heard::Doubled { here: line.addresses, newer: newest.addresses }
+                }
+                Some(_) | None => Heard::Ignored,
+            };
         }
         let addresses = newest.addresses;
         life.heard = Some(uptime_s);
@@ -256,17 +265,19 @@ mod tests {
         let first = fleet.attach(RELAY, at(1), 0);
         let second = fleet.attach(RELAY, at(2), 10);
         let beat = |stream, uptime_s| fleet.heartbeat(RELAY, stream, &heartbeat(false), uptime_s);
-        assert_eq!(beat(first, 20), Heard::Doubled { here: at(1), newer: at(2) });
-        assert_eq!(beat(first, 24), Heard::Ignored, "said once");
+        assert_eq!(beat(first, 24), Heard::Ignored);
         assert_eq!(health(&fleet, 25), Health::Silent, "the older keeps nothing alive");
         assert_eq!(beat(second, 26), Heard::Counted);
         assert!(fleet.is_newest(RELAY, second) && !fleet.is_newest(RELAY, first));
+        assert_eq!(beat(first, 39), Heard::Ignored, "it may have been closed meanwhile");
+        assert_eq!(beat(first, 40), Heard::Doubled { here: at(1), newer: at(2) });
+        assert_eq!(beat(first, 45), Heard::Ignored, "said once");
 
         fleet.detach(RELAY, second);
-        assert_eq!(beat(first, 30), Heard::Returned(at(1)));
-        assert_eq!(beat(first, 35), Heard::Returned(at(1)), "until it is done");
+        assert_eq!(beat(first, 50), Heard::Returned(at(1)));
+        assert_eq!(beat(first, 55), Heard::Returned(at(1)), "until it is done");
         fleet.readdress(RELAY, at(1));
-        assert_eq!(beat(first, 40), Heard::Counted);
-        assert_eq!(health(&fleet, 40), Health::Serving);
+        assert_eq!(beat(first, 60), Heard::Counted);
+        assert_eq!(health(&fleet, 60), Health::Serving);
     }
 }
