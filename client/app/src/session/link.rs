@@ -136,7 +136,9 @@ async fn read_stream(
     events.send(ControlEvent::Connected).await.map_err(gone)?;
     while let Some(message) = stream.receive::<DeviceDown>().await? {
         backoff.reset();
-        *is_news = true;
+        if !std::mem::replace(is_news, true) {
+            tracing::info!("the stream from control is up again");
+        }
         let event = match message {
             DeviceDown::Snapshot { cursor: at, parties, map, now } => {
                 *cursor = Some(at);
