@@ -277,12 +277,31 @@ fn metrics_answer_prometheus() {
     let mut command = machine.daemon_command();
     command.args(["--metrics", "127.0.0.1:9469"]);
     machine.start(command);
-    let text = machine.netns.enter(|| {
-        let mut stream = std::net::TcpStream::connect("127.0.0.1:9469").unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        std::io::read_to_string(stream).unwrap()
-    });
-    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    let ask = |path: &str| {
+        machine.netns.enter(|| {
+            let mut stream = std::net::TcpStream::connect("127.0.0.1:9469").unwrap();
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+            std::io::read_to_string(stream).unwrap()
+        })
+    };
+    for (path, status, body) in [
+        ("/metrics", "200", "lanrage_client_members_online"),
+        ("/healthz", "200", "ok\n"),
+        ("/readyz", "503", "no relay of an active party answers\n"),
+        ("/nonsense", "404", ""),
+    ] {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let text = ask(path);
+            assert!(text.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {text}");
+            if text.contains(body) {
+                break;
+            }
+            // Gauges are first set after a second.
+            assert!(Instant::now() < deadline, "{path}: {text}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub struct DaemonArgs {
     /// The name of the virtual network interface [default: lanrage0].
     #[arg(long, env = "LANRAGE_NIC", value_name = "NAME")]
     pub nic: Option<String>,
-    /// Serve Prometheus metrics at this address; off by default.
+    /// TCP address of /metrics, /healthz and /readyz; off by default.
     #[arg(long, env = "LANRAGE_METRICS", value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
     /// What is logged, as in `info,lanrage=debug` [default: info].

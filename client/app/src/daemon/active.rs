@@ -151,15 +151,19 @@ impl Active {
 
     /// Reports, once, that no relay answers any more or that one does again.
     pub(super) fn watch_relays(&mut self, now: Instant) {
-        let leases = self.client.leases();
-        let answers = |lease: &LeaseStatus| lease.state.is_some_and(|s| s != LeaseState::Dead);
-        if !self.relays.note(leases.iter().any(answers), now) {
+        if !self.relays.note(self.has_relay(), now) {
             return;
         }
         match self.relay_problem(now) {
             Some(problem) => tracing::warn!("{problem}"),
             None => tracing::info!("a relay answers again"),
         }
+    }
+
+    /// Whether packets may pass by a relay.
+    pub(crate) fn has_relay(&self) -> bool {
+        let answers = |lease: &LeaseStatus| lease.state.is_some_and(|s| s != LeaseState::Dead);
+        self.client.leases().iter().any(answers)
     }
 
     /// Why no packets cross, when no relay has answered for a while.

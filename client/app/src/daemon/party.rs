@@ -16,7 +16,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::local::protocol::{ControlStatus, Entered, Reply};
 use crate::local::server::Call;
 use crate::nic::{Lan, Network, Nic, detour, route_overlaps};
-use crate::session::{Control, ControlEvent, ControlLink, random_bytes};
+use crate::session::{Control, ControlEvent, ControlLink, brief, random_bytes};
 use crate::state::PartyRecord;
 use crate::underlay::Underlay;
 use crate::wg::WireGuard;
@@ -245,7 +245,7 @@ impl Daemon {
                 active.control = ControlStatus { connected: true, problem: None };
             }
             ControlEvent::Failed(error) => {
-                let problem = Some(error.to_string());
+                let problem = Some(brief(&error));
                 active.control = ControlStatus { connected: false, problem };
             }
             ControlEvent::EntryRefused => active.link.want_snapshot(),

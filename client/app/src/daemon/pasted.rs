@@ -9,13 +9,21 @@ use crate::failure::{Failure, FailureKind};
 
 const INVITE_SCHEME: &str = "lanrage://";
 
-/// Without white space and what people put around a link.
+/// What chats and people put around a link.
+const AROUND: &str = "\"'`<>()\u{ab}\u{bb}\u{2018}\u{2019}\u{201c}\u{201d}\u{201e}\u{200b}\u{feff}";
+
+/// In one line, without what stands around it, and without white space in the fragment.
 pub(super) fn pasted(text: &str) -> Zeroizing<String> {
-    let is_around =
-        |c: char| "\"'`<>()\u{ab}\u{bb}\u{2018}\u{2019}\u{201c}\u{201d}\u{201e}".contains(c);
-    let kept: Zeroizing<String> =
-        Zeroizing::new(text.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect());
-    Zeroizing::new(kept.trim_matches(is_around).to_owned())
+    let line: Zeroizing<String> =
+        Zeroizing::new(text.chars().filter(|c| !c.is_control()).collect());
+    let line = line.trim_matches(|c: char| c.is_whitespace() || AROUND.contains(c));
+    Zeroizing::new(match line.split_once("/#") {
+        None => line.to_owned(),
+        Some((place, fragment)) => {
+            let fragment = Zeroizing::new(fragment.split_whitespace().collect::<String>());
+            format!("{place}/#{}", *fragment)
+        }
+    })
 }
 
 /// The invite in what a user pasted.
@@ -52,6 +60,7 @@ mod tests {
             let invite = invite(host);
             let text = invite.to_string();
             let (start, end) = text.split_at(40);
+            let (early, late) = text.split_at(13);
             for pasted in [
                 format!("  {text}\n"),
                 format!("\"{text}\""),
@@ -60,6 +69,8 @@ mod tests {
                 format!("<{text}>"),
                 format!("{start}\n{end}"),
                 format!("{start} {end}"),
+                format!("{start}\r\n  {end}"),
+                format!("{early}\n{late}"),
                 text.trim_start_matches(INVITE_SCHEME).to_owned(),
             ] {
                 let found = parse_invite(&pasted);
@@ -79,7 +90,9 @@ mod tests {
 
     #[test]
     fn other_text_is_no_invite() {
-        for text in ["", "hello", "https://lan.example/#abc", "\"\"", "/#"] {
+        for text in
+            ["", "hello", "https://lan.example/#abc", "lanrage://no such host/#abc", "\"\"", "/#"]
+        {
             assert!(parse_invite(text).is_err(), "{text}");
         }
     }

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{Backoff, Control, random_fraction};
+use super::{Backoff, Control, brief, random_fraction};
 
 /// A ticket whose lifetime is not known is asked for again after this.
 const TICKET_LIFETIME_MIN: Duration = Duration::from_secs(10);
@@ -108,10 +108,11 @@ async fn follow(control: Control, wanted: Arc<Notify>, events: mpsc::Sender<Cont
             result = read_stream(&control, &mut cursor, &mut backoff, &events, &mut is_news) => {
                 let closed = || control.endpoint().broken("it closed the stream");
                 let error = result.err().unwrap_or_else(closed);
+                let reason = brief(&error);
                 if std::mem::take(&mut is_news) {
-                    tracing::info!(%error, "the stream from control is down; play goes on");
+                    tracing::info!(reason, "the stream from control is down; play goes on");
                 } else {
-                    tracing::debug!(%error, "the stream from control is still down");
+                    tracing::debug!(reason, "the stream from control is still down");
                 }
                 if events.send(ControlEvent::Failed(error)).await.is_err() {
                     return;
