@@ -370,7 +370,8 @@ fn a_database_of_schema_1_is_migrated_by_the_service() {
              INSERT INTO parties VALUES (7, 'party', 1, x'00', 3, x'01', x'00', 5);
              INSERT INTO members VALUES (7, 26, 1, x'26', x'26', 'z', 'member', 5, NULL, NULL),
                 (7, 250, 2, x'fa', x'fa', 'y', 'member', 5, 6, NULL);
-             INSERT INTO kicks VALUES (7, 2, x'0101fa01', 6), (7, 3, x'01011b01', 7)",
+             INSERT INTO kicks VALUES (7, 2, x'0101fa01', 1699999998),
+                (7, 3, x'01011b01', 1699999999)",
         )
         .execute(&mut db)
         .await

@@ -153,7 +153,7 @@ fn a_second_program_is_refused_and_names_the_first() {
     command.arg("daemon").arg("--socket").arg(player.socket());
     command.arg("--state-dir").arg(lab.lab.dir().join("elsewhere"));
     let answer = run_to_end(player.host(), command);
-    answer.unwrap().expect_failure(exit::REFUSED, &format!("another daemon (process {pid})"));
+    answer.unwrap().expect_failure(exit::STATE, &format!("another daemon (process {pid})"));
 
     let relay = &lab.relays[0];
     let pid = relay.process().id().to_string();

@@ -33,7 +33,7 @@ pub enum FailureKind {
     Usage,
     /// No daemon answers at the socket, or the socket may not be used.
     NoDaemon,
-    /// A capability is missing.
+    /// A capability or the right to a file is missing.
     Rights,
     /// The text is no invite.
     InviteMalformed,
@@ -77,7 +77,7 @@ pub const EXIT_CODES: [(u8, &str); 10] = [
     (1, "any other failure"),
     (2, "wrong usage"),
     (3, "no daemon is running, or its socket may not be used"),
-    (4, "no right to make the network interface"),
+    (4, "no right to make the network interface or to use the state directory"),
     (5, "the invite is malformed, unknown, expired, used up, void, or has the wrong key"),
     (6, "the control service cannot be reached, or is another one than the invite names"),
     (7, "the party's network overlaps a route of this machine"),
@@ -159,6 +159,9 @@ impl From<StateError> for Failure {
             StateError::Corrupt { .. } => FailureKind::StateCorrupt,
             StateError::Io { source, .. } => FailureKind::of_io(source),
         };
+        if kind == FailureKind::Rights {
+            return Self::new(kind, format!("{error}: run as root (sudo lanrage …)"));
+        }
         Self::new(kind, error)
     }
 }
@@ -167,7 +170,7 @@ impl From<NicError> for Failure {
     fn from(error: NicError) -> Self {
         let kind = match &error {
             NicError::Rights { .. } | NicError::NoDriver => FailureKind::Rights,
-            NicError::NameTaken { .. } => FailureKind::Conflict,
+            NicError::NameTaken { .. } => FailureKind::Other,
             NicError::BadName { .. } => FailureKind::Usage,
             NicError::Refused { source, .. } => FailureKind::of_io(source),
         };

@@ -5,21 +5,26 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use lanrage::cli::{self, Args, Command, printable};
-use lanrage::failure::Failure;
+use lanrage::failure::{Failure, FailureKind};
 use tracing_subscriber::EnvFilter;
 
 /// boringtun reports every ended handshake as an error, quinn-udp every refused datagram; both
 /// are counted instead.
 const DEFAULT_LOG: &str = "info,boringtun=off,quinn_udp=off,netlink_proto=error";
 
-/// At TRACE they log headers and messages, and with these tokens, whatever `LANRAGE_LOG` asks for.
+/// At TRACE they log headers and messages, and with these tokens, whatever `--log` asks for.
 const TOO_TALKATIVE: [&str; 5] = ["h2", "hyper", "rustls", "tokio_tungstenite", "tungstenite"];
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if matches!(args.command, Command::Daemon { .. }) {
-        let filter = EnvFilter::try_from_env("LANRAGE_LOG");
-        let filter = filter.unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    if let Command::Daemon { daemon, .. } = &args.command {
+        let filter = match EnvFilter::try_new(daemon.log.as_deref().unwrap_or(DEFAULT_LOG)) {
+            Ok(filter) => filter,
+            Err(error) => {
+                let message = format!("--log: {error}: use a filter such as info,lanrage=debug");
+                return report(&Failure::new(FailureKind::Usage, message));
+            }
+        };
         let filter = TOO_TALKATIVE.into_iter().fold(filter, |filter, target| {
             filter.add_directive(format!("{target}=off").parse().expect("a directive"))
         });
@@ -32,7 +37,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(cli::run(args.command)),
-        Err(error) => Err(Failure::new(lanrage::failure::FailureKind::Other, error)),
+        Err(error) => Err(Failure::new(FailureKind::Other, error)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

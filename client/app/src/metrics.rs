@@ -1,11 +1,18 @@
 //! What the client exports to Prometheus. No label names a member, a party or an address.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::net::TcpListener;
 
 use crate::daemon::Active;
 use crate::failure::{Failure, FailureKind};
@@ -45,10 +52,26 @@ pub struct Metrics {
     read: BTreeMap<(&'static str, String), u64>,
     /// The relays that gauges stand for.
     relays: BTreeSet<String>,
+    is_ready: Arc<AtomicBool>,
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+fn readiness(is_ready: &AtomicBool) -> (StatusCode, &'static str) {
+    if is_ready.load(Ordering::Relaxed) {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "no relay of an active party answers\n")
+    }
 }
 
 impl Metrics {
-    /// Serves `/metrics` at `address`.
+    /// Serves `/metrics`, `/healthz` and `/readyz` at `address`. Ready is a client that a relay of
+    /// the active party answers.
     ///
     /// # Errors
     /// The address cannot be listened at.
@@ -57,21 +80,33 @@ impl Metrics {
             let message = format!("cannot serve metrics at {address}: {error}");
             Failure::new(FailureKind::Other, message)
         };
-        let builder = PrometheusBuilder::new().with_http_listener(address);
-        let (recorder, exporter) = builder.build().map_err(|error| failed(&error))?;
-        metrics::set_global_recorder(recorder).map_err(|error| failed(&error))?;
-        tokio::spawn(exporter);
+        let listener = listen(address).map_err(|error| failed(&error))?;
+        let recorder = PrometheusBuilder::new().install_recorder();
+        let recorder = recorder.map_err(|error| failed(&error))?;
+        let this = Self::default();
+        let is_ready = Arc::clone(&this.is_ready);
+        let routes = Router::new()
+            .route("/healthz", get(async || "ok\n"))
+            .route("/readyz", get(async move || readiness(&is_ready)))
+            .route("/metrics", get(async move || recorder.render()));
+        tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, routes).await {
+                tracing::error!(%error, "the metrics listener failed");
+            }
+        });
         for (name, help) in COUNTERS {
             describe_counter!(name, help);
         }
         for (name, unit, help) in GAUGES {
             describe_gauge!(name, unit, help);
         }
-        Ok(Self::default())
+        Ok(this)
     }
 
     /// Publishes what the active party has counted; `None` while no party is up.
     pub(crate) fn update(&mut self, active: Option<&Active>, now: Instant) {
+        let is_ready = active.is_some_and(Active::has_relay);
+        self.is_ready.store(is_ready, Ordering::Relaxed);
         let mut gone = std::mem::take(&mut self.relays);
         if let Some(active) = active {
             self.count(active);

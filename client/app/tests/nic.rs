@@ -426,3 +426,32 @@ fn card_deleted_by_someone_else_is_noticed() {
         assert!(nic.read(Instant::now()).is_err());
     });
 }
+
+/// The kernel gives no IPv6 address where IPv6 is switched off: there was no LAN at all.
+#[test]
+fn regression_host_without_ipv6_gets_a_card_with_ipv4() {
+    for which in ["default", "all"] {
+        let netns = Netns::new();
+        inside(&netns, async || {
+            let switch = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
+            std::fs::write(switch, "1").unwrap();
+            let _nic = Nic::up(NAME, lan()).await.unwrap();
+            let addresses = netns.ip(&format!("-o addr show dev {NAME}"));
+            assert!(addresses.contains("10.66.5.3/24"), "{which}: {addresses}");
+            assert!(!addresses.contains("inet6"), "{which}: {addresses}");
+            assert!(Nic::is_intact(NAME, &lan()).await.unwrap());
+        });
+    }
+}
+
+#[test]
+fn trial_says_what_stands_in_the_way_and_leaves_nothing() {
+    let netns = Netns::new();
+    physical_card(&netns);
+    inside(&netns, async || {
+        Nic::check(NAME).await.unwrap();
+        assert!(!netns.ip("-o link show").contains(NAME));
+        assert!(matches!(Nic::check("eth0").await, Err(NicError::NameTaken { .. })));
+        assert!(matches!(Nic::check("a/b").await, Err(NicError::BadName { .. })));
+    });
+}

@@ -69,7 +69,7 @@ pub enum Connection {
     Local,
     /// There is no entry of the member that device and party both stand behind.
     NotGenuine,
-    /// No relay gives this client a lease.
+    /// No relay gives this client a lease that works.
     #[serde(rename = "no_relay")]
     NoLease,
     /// Nothing has asked for the tunnel yet, or it has been idle for minutes.
@@ -77,7 +77,13 @@ pub enum Connection {
     /// Handshake initiations have not been answered yet.
     #[serde(rename = "connecting")]
     Handshaking,
-    /// Packets flow.
+    /// There is a session, but the member does not answer: it has announced that it holds no lease
+    /// (it was shut down, or plays in another party), or six echoes in a row or a ping stayed
+    /// without an answer. Anything authentic from it ends this.
+    Silent,
+    /// There is a session, and nothing tells that packets do not arrive. While none cross nobody
+    /// asks: a member that vanished without a word stays connected until packets are sent to it, or
+    /// until its session expires after 3 min.
     Connected,
 }
 
@@ -125,6 +131,7 @@ impl Connection {
             Self::NoLease => "no_relay",
             Self::Idle => "idle",
             Self::Handshaking => "connecting",
+            Self::Silent => "silent",
             Self::Connected => "connected",
         }
     }
@@ -253,6 +260,7 @@ mod tests {
             Connection::NoLease,
             Connection::Idle,
             Connection::Handshaking,
+            Connection::Silent,
             Connection::Connected,
         ] {
             assert_eq!(serde_json::to_value(connection).unwrap(), connection.as_str());

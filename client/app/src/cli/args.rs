@@ -30,16 +30,33 @@ pub struct LocalArgs {
 /// What a daemon is started with.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DaemonArgs {
-    /// Keys, memberships and what control last said.
-    #[arg(long, env = "LANRAGE_STATE_DIR", value_name = "DIR", default_value = "/var/lib/lanrage")]
-    pub state_dir: PathBuf,
-    /// The name of the virtual network interface.
-    #[arg(long, env = "LANRAGE_NIC", value_name = "NAME", default_value = nic::DEFAULT_NAME)]
-    pub nic: String,
-    /// Serve Prometheus metrics at this address; off by default.
+    /// Keys, memberships and what control last said [default: /var/lib/lanrage].
+    #[arg(long, env = "LANRAGE_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// The name of the virtual network interface [default: lanrage0].
+    #[arg(long, env = "LANRAGE_NIC", value_name = "NAME")]
+    pub nic: Option<String>,
+    /// TCP address of /metrics, /healthz and /readyz; off by default.
     #[arg(long, env = "LANRAGE_METRICS", value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// What is logged, as in `info,lanrage=debug` [default: info].
+    #[arg(long, env = "LANRAGE_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
 }
+
+impl DaemonArgs {
+    /// The state directory, with its default.
+    pub fn state_dir(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| DEFAULT_STATE_DIR.into())
+    }
+
+    /// The NIC's name, with its default.
+    pub fn nic(&self) -> &str {
+        self.nic.as_deref().unwrap_or(nic::DEFAULT_NAME)
+    }
+}
+
+const DEFAULT_STATE_DIR: &str = "/var/lib/lanrage";
 
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
@@ -53,13 +70,15 @@ pub enum Command {
         socket: PathBuf,
     },
     /// Start a daemon in the background if none runs, and bring the active party's LAN up.
+    ///
+    /// What the daemon says goes to daemon.log in the state directory.
     Up {
         #[command(flatten)]
         daemon: DaemonArgs,
         #[command(flatten)]
         local: LocalArgs,
     },
-    /// Take the LAN down and end the daemon; memberships stay.
+    /// Take the LAN down and end the daemon; memberships stay, in the state directory.
     Down {
         #[command(flatten)]
         local: LocalArgs,
@@ -117,10 +136,13 @@ pub enum PartyCommand {
         #[command(flatten)]
         local: LocalArgs,
     },
-    /// Leave a party for good.
+    /// Leave a party for good. The owner's place goes to another member.
     Leave {
         /// Name or id; the active party by default.
         party: Option<String>,
+        /// Only forget it on this machine, without telling the server: for one that is gone.
+        #[arg(long)]
+        forget: bool,
         #[command(flatten)]
         local: LocalArgs,
     },

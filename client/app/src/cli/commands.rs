@@ -1,9 +1,12 @@
 use std::io::Read as _;
 use std::time::Duration;
 
+use lanrage_client_core::LeaseStatus;
 use lanrage_proto::api::Role;
+use lanrage_proto::inner::LeaseState;
 use lanrage_proto::party::NAME_LEN_MAX;
-use tokio::time::sleep;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::output::{self, Output, Reader};
 use super::{Command, LocalArgs, PartyCommand, start};
@@ -13,6 +16,11 @@ use crate::local::client::LocalClient;
 use crate::local::protocol::{Reply, Request};
 
 const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// An answer that takes longer is said to.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Longer than the daemon takes to find that no relay answers.
+const RELAY_TIMEOUT: Duration = Duration::from_secs(5);
+const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 /// Bytes of the longest invite that is read from standard input.
 const INVITE_LEN_MAX: u64 = 1024;
 
@@ -23,13 +31,13 @@ const INVITE_LEN_MAX: u64 = 1024;
 pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Daemon { daemon, socket } => {
-            let (state_dir, nic, metrics) = (daemon.state_dir, daemon.nic, daemon.metrics);
-            daemon::run(Options { state_dir, socket, nic, metrics }).await
+            let (state_dir, nic) = (daemon.state_dir(), daemon.nic().to_owned());
+            daemon::run(Options { state_dir, socket, nic, metrics: daemon.metrics }).await
         }
         Command::Up { daemon, local } => {
             start::ensure_daemon(&daemon, &local.socket).await?;
             ask(&local, Request::Up).await?;
-            print(&local, Request::Status { watch: false }).await
+            wait_for_relay(&local).await?.show(&local).map(|_| ())
         }
         Command::Down { local } => {
             let mut client = LocalClient::connect(&local.socket).await?;
@@ -47,6 +55,8 @@ pub async fn run(command: Command) -> Result<(), Failure> {
 }
 
 async fn party(command: PartyCommand) -> Result<(), Failure> {
+    // What is said when it is done and the daemon has nothing to add.
+    let mut done = String::new();
     let (request, local) = match command {
         PartyCommand::Create { name, server, member_name, subnet, local } => {
             let member_name = member_name.unwrap_or_else(host_name);
@@ -57,20 +67,70 @@ async fn party(command: PartyCommand) -> Result<(), Failure> {
             let member_name = member_name.unwrap_or_else(host_name);
             (Request::Join { invite, member_name }, local)
         }
-        PartyCommand::Leave { party, local } => (Request::Leave { party }, local),
+        PartyCommand::Leave { party, forget, local } => (Request::Leave { party, forget }, local),
         PartyCommand::Switch { party, local } => (Request::Switch { party }, local),
         PartyCommand::List { local } => (Request::List, local),
         PartyCommand::Members { local } => (Request::Members, local),
         PartyCommand::Invite { expires, uses, local } => {
             (Request::Invite { lifetime_s: expires.as_secs(), uses }, local)
         }
-        PartyCommand::Kick { member, local } => (Request::Kick { member }, local),
-        PartyCommand::Promote { member, demote, local } => {
-            let role = if demote { Role::Member } else { Role::Promoted };
-            (Request::SetRole { member, role }, local)
+        PartyCommand::Kick { member, local } => {
+            done = format!("{member} is out of the party, which has a new secret");
+            (Request::Kick { member }, local)
+        }
+        PartyCommand::Promote { member, demote: true, local } => {
+            done = format!("{member} may not invite and kick any more");
+            (Request::SetRole { member, role: Role::Member }, local)
+        }
+        PartyCommand::Promote { member, demote: false, local } => {
+            done = format!("{member} may invite and kick");
+            (Request::SetRole { member, role: Role::Promoted }, local)
         }
     };
-    print(&local, request).await
+    let reply = patiently(ask(&local, request)).await?;
+    if reply == (Reply::Done {}) && !local.json {
+        return output::line(&done).map(|_| ());
+    }
+    if let (Reply::Invite { lifetime_s, uses, .. }, false) = (&reply, local.json) {
+        output::note(&scope_of_invite(*lifetime_s, *uses));
+    }
+    reply.show(&local).map(|_| ())
+}
+
+fn scope_of_invite(lifetime_s: u64, uses: u16) -> String {
+    let units = [(24 * 3600, "d"), (3600, "h"), (60, "m"), (1, "s")];
+    let unit = units.into_iter().find(|(seconds, _)| lifetime_s.is_multiple_of(*seconds));
+    let (seconds, unit) = unit.unwrap_or((1, "s"));
+    let devices = if uses == 1 { "one device" } else { &format!("{uses} devices") };
+    let lifetime = lifetime_s / seconds;
+    format!("for {devices} within {lifetime}{unit}; --uses and --expires make another one")
+}
+
+/// Says so when the answer takes long: the daemon may have to wait for control or for a name server.
+async fn patiently<T>(answer: impl Future<Output = T>) -> T {
+    let mut answer = std::pin::pin!(answer);
+    if let Ok(answer) = timeout(PATIENCE, &mut answer).await {
+        return answer;
+    }
+    output::note("waiting for the control service …");
+    answer.await
+}
+
+/// The status once a relay answers, or once it is known that none does.
+async fn wait_for_relay(local: &LocalArgs) -> Result<Reply, Failure> {
+    let deadline = Instant::now() + RELAY_TIMEOUT;
+    loop {
+        let reply = ask(local, Request::Status { watch: false }).await?;
+        let Reply::Status(status) = &reply else { return Ok(reply) };
+        let is_clear = status.party.as_ref().is_none_or(|party| {
+            let answers = |relay: &LeaseStatus| relay.state == Some(LeaseState::Alive);
+            party.relay_problem.is_some() || party.relays.iter().any(answers)
+        });
+        if is_clear || Instant::now() >= deadline {
+            return Ok(reply);
+        }
+        sleep(STATUS_INTERVAL).await;
+    }
 }
 
 async fn ask(local: &LocalArgs, request: Request) -> Result<Reply, Failure> {
@@ -97,19 +157,28 @@ async fn watch(local: &LocalArgs) -> Result<(), Failure> {
 
 async fn ping(member: &str, count: u32, local: &LocalArgs) -> Result<(), Failure> {
     let mut client = LocalClient::connect(&local.socket).await?;
-    let mut answered = 0;
-    for sequence in 1..=count {
-        let reply = client.call(Request::Ping { member: member.to_owned() }).await?;
+    let mut interrupts = signal(SignalKind::interrupt())
+        .map_err(|error| Failure::new(FailureKind::Other, format!("SIGINT: {error}")))?;
+    let (mut asked, mut answered) = (0, 0);
+    while asked < count {
+        if asked > 0 {
+            tokio::select! {
+                () = sleep(PING_INTERVAL) => {}
+                _ = interrupts.recv() => break,
+            }
+        }
+        let reply = tokio::select! {
+            reply = client.call(Request::Ping { member: member.to_owned() }) => reply?,
+            _ = interrupts.recv() => break,
+        };
+        asked += 1;
         answered += u32::from(matches!(reply, Reply::Pong { rtt_us: Some(_), .. }));
         if reply.show(local)? == Reader::Gone {
             return Ok(());
         }
-        if sequence < count {
-            sleep(PING_INTERVAL).await;
-        }
     }
     if !local.json {
-        output::line(&format!("{answered} of {count} answered"))?;
+        output::line(&format!("{answered} of {asked} answered"))?;
     }
     let message = format!("{member} did not answer: `lanrage status` shows how far its tunnel is");
     if answered > 0 { Ok(()) } else { Err(Failure::new(FailureKind::Other, message)) }
@@ -142,6 +211,18 @@ mod tests {
     use lanrage_proto::party::valid_name;
 
     use super::*;
+
+    #[test]
+    fn invites_say_for_how_many_and_how_long() {
+        for (lifetime_s, uses, expected) in [
+            (24 * 3600, 1, "for one device within 1d; "),
+            (36 * 3600, 3, "for 3 devices within 36h; "),
+            (90, 250, "for 250 devices within 90s; "),
+        ] {
+            let text = scope_of_invite(lifetime_s, uses);
+            assert!(text.starts_with(expected), "{text}");
+        }
+    }
 
     #[test]
     fn every_host_name_gives_a_valid_member_name() {

@@ -1,5 +1,5 @@
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use lanrage_client_core::{LeaseStatus, MemberStatus, Quality, RelayName};
@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use super::LocalArgs;
 use crate::failure::{Failure, FailureKind};
-use crate::local::protocol::{ActiveStatus, Entered, PartySummary, Reply, Status};
+use crate::local::protocol::{
+    ActiveStatus, Entered, FIRST_INVITE_LIFETIME, FIRST_INVITE_USES, PartySummary, Reply, Status,
+};
 
 /// Whether anybody still reads what is printed; `lanrage … | head` stops reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +43,17 @@ pub fn printable(text: &str) -> String {
     text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
-/// Moves to the top of an empty screen (ECMA-48 CUP, ED).
+/// Says something beside the answer.
+pub(super) fn note(text: &str) {
+    // Nobody may be left to read it.
+    let _closed = writeln!(io::stderr(), "{}", printable(text));
+}
+
+/// Moves to the top of an empty screen (ECMA-48 CUP, ED), where there is one.
 pub(super) fn clear_screen() -> Result<Reader, Failure> {
+    if !io::stdout().is_terminal() {
+        return Ok(Reader::Listening);
+    }
     written(write!(io::stdout().lock(), "\x1b[H\x1b[2J"))
 }
 
@@ -71,7 +82,12 @@ fn human(reply: &Reply) -> String {
         Reply::Entered(entered) => of_entered(entered),
         Reply::Parties { parties } => of_parties(parties),
         Reply::Members { members } => of_members(members),
+        // What it is good for goes to standard error: this may be read by a script.
         Reply::Invite { invite, .. } => invite.clone(),
+        Reply::Left { party, was_owner: false } => format!("you have left the party {party}"),
+        Reply::Left { party, was_owner: true } => {
+            format!("you have left the party {party}; if others are in it, one of them owns it")
+        }
         Reply::Pong { name, address, rtt_us, relay, .. } => match (rtt_us, relay) {
             (Some(rtt_us), Some(relay)) => {
                 format!(
@@ -87,13 +103,24 @@ fn human(reply: &Reply) -> String {
 
 fn of_entered(entered: &Entered) -> String {
     let PartySummary { name, member_name, ipv4, ipv6, subnet, .. } = &entered.party;
+    let again = if entered.again { " (you were in it already)" } else { "" };
     let mut text = format!(
-        "party    {name}\nyou      {member_name}\naddress  {ipv4}, {ipv6}\n\
+        "party    {name}{again}\nyou      {member_name}\naddress  {ipv4}, {ipv6}\n\
          network  {subnet}/24 on {}",
         entered.nic
     );
     if let Some(invite) = &entered.invite {
-        let _infallible = write!(text, "\ninvite   {invite}");
+        let hours = FIRST_INVITE_LIFETIME.as_secs() / 3600;
+        let _infallible = write!(
+            text,
+            "\ninvite   {invite}\n         for {FIRST_INVITE_USES} devices within {hours} hours"
+        );
+    }
+    if let Some(replaced) = &entered.replaced {
+        let _infallible = write!(
+            text,
+            "\nthe party {replaced} is down meanwhile: `lanrage party switch {replaced}` goes back"
+        );
     }
     text
 }
@@ -102,7 +129,7 @@ fn of_status(status: &Status) -> String {
     match (&status.party, &status.problem) {
         (Some(active), _) => of_active(active),
         (None, Some(problem)) => format!("down: {problem}"),
-        (None, None) => "no party is active: create or join one".to_owned(),
+        (None, None) => Failure::no_active_party().message,
     }
 }
 
@@ -111,7 +138,10 @@ fn of_active(active: &ActiveStatus) -> String {
     let control = match (&active.control.connected, &active.control.problem) {
         (true, _) => "connected".to_owned(),
         (false, None) => "connecting".to_owned(),
-        (false, Some(problem)) => format!("away, play goes on ({problem})"),
+        (false, Some(problem)) if active.relay_problem.is_none() => {
+            format!("away, play goes on ({problem})")
+        }
+        (false, Some(problem)) => format!("away ({problem})"),
     };
     let head = [
         ["party".to_owned(), format!("{} ({})", party.name, party.session)],
@@ -123,6 +153,9 @@ fn of_active(active: &ActiveStatus) -> String {
         let rows: Vec<_> = active.relays.iter().map(relay_row).collect();
         text += "\n";
         text += &table(&[&[RELAY_HEADER.map(str::to_owned)], &rows[..]].concat());
+    }
+    for problem in [&active.relay_problem, &active.nic_problem].into_iter().flatten() {
+        let _infallible = writeln!(text, "\n! {problem}");
     }
     text + "\n" + &of_members(&active.members)
 }

@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use lanrage_client_core::{Client, PingId};
+use lanrage_client_core::{Client, LeaseStatus, PingId};
+use lanrage_proto::inner::LeaseState;
 use lanrage_proto::map::RelayMap;
 use lanrage_proto::{Generation, Member};
 use tokio::sync::mpsc;
@@ -27,11 +28,43 @@ pub(crate) struct Active {
     pub(crate) events: mpsc::Receiver<ControlEvent>,
     pub(crate) control: ControlStatus,
     pub(crate) map: RelayMap,
+    pub(crate) relays: RelayWatch,
     pub(crate) pings: BTreeMap<PingId, Call>,
-    /// Pings of members whose entries are still on their way, and until when they wait.
+    /// Pings of members who are off line or whose entries are still on their way, and when they were
+    /// asked for.
     pub(crate) early_pings: Vec<(Member, Instant, Call)>,
     /// Kicks that wait for the party in full.
     pub(crate) refused_kicks: Vec<RefusedKick>,
+}
+
+/// Notices that no relay answers.
+pub(crate) struct RelayWatch {
+    /// The last time that one did, or that the party came up.
+    answered: Instant,
+    is_reported: bool,
+}
+
+/// How long relays may be silent before it is reported: the core gives a lease up and tries another
+/// relay within this.
+const RELAY_PATIENCE: Duration = Duration::from_secs(3);
+
+impl RelayWatch {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { answered: now, is_reported: false }
+    }
+
+    /// Takes note once a second; true when it is news that no relay answers or that one does again.
+    fn note(&mut self, answers: bool, now: Instant) -> bool {
+        if answers {
+            self.answered = now;
+        }
+        let is_over = self.is_over(now);
+        std::mem::replace(&mut self.is_reported, is_over) != is_over
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        now >= self.answered + RELAY_PATIENCE
+    }
 }
 
 /// A kick that control refused since the party had moved on: made again when it has been read.
@@ -116,9 +149,65 @@ impl Active {
         }
     }
 
+    /// Reports, once, that no relay answers any more or that one does again.
+    pub(super) fn watch_relays(&mut self, now: Instant) {
+        if !self.relays.note(self.has_relay(), now) {
+            return;
+        }
+        match self.relay_problem(now) {
+            Some(problem) => tracing::warn!("{problem}"),
+            None => tracing::info!("a relay answers again"),
+        }
+    }
+
+    /// Whether packets may pass by a relay.
+    pub(crate) fn has_relay(&self) -> bool {
+        let answers = |lease: &LeaseStatus| lease.state.is_some_and(|s| s != LeaseState::Dead);
+        self.client.leases().iter().any(answers)
+    }
+
+    /// Why no packets cross, when no relay has answered for a while.
+    pub(super) fn relay_problem(&self, now: Instant) -> Option<String> {
+        if !self.relays.is_over(now) {
+            return None;
+        }
+        let leases = self.client.leases();
+        if leases.iter().any(|lease| lease.refusal.is_some()) {
+            return Some("no relay gives a lease: the table says why".to_owned());
+        }
+        let addresses = leases.iter().filter_map(|lease| {
+            let certificate = self.map.relay(lease.relay.id).map(|entry| entry.certificate);
+            lease.address.or_else(|| certificate?.addresses().next())
+        });
+        let addresses: Vec<_> = addresses.map(|address| address.to_string()).collect();
+        Some(if addresses.is_empty() {
+            "the party has no relay: ask the server's operator".to_owned()
+        } else {
+            format!("no relay answers on UDP {}: does a firewall block it?", addresses.join(", "))
+        })
+    }
+
     /// Tells the NIC whom the host can find.
     pub(super) fn refresh_online(&mut self, now: Instant) {
         let online = Member::all().filter(|member| self.client.is_online(*member, now)).collect();
         self.nic.set_online(online);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_of_all_relays_is_news_once_and_so_is_its_end() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut watch = RelayWatch::new(start);
+        assert!((1..3).all(|second| !watch.note(false, at(second))), "they may be slow");
+        assert!(watch.note(false, at(3)));
+        assert!(!watch.note(false, at(4)));
+        assert!(watch.note(true, at(5)));
+        assert!(!watch.note(true, at(6)) && !watch.note(false, at(8)));
+        assert!(watch.note(false, at(9)));
     }
 }

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use lanrage_client_core::{MemberStatus, PingError, PingId, RelayName};
+use lanrage_client_core::{Connection, MemberStatus, PingError, PingId, RelayName};
 use lanrage_control_client::{Endpoint, Error as ControlError, Method};
 use lanrage_proto::api::{ErrorCode, Promote, Role, path};
 use lanrage_proto::party::{Invite, ServerAddress, valid_name};
@@ -9,31 +9,30 @@ use lanrage_proto::{Member, RelayId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::Daemon;
+use super::active::Active;
 use super::enter::{self, Newcomer};
+use super::party::Entry;
+use super::pasted::{parse_invite, pasted};
 use crate::failure::{Failure, FailureKind};
-use crate::local::protocol::{Reply, Request};
+use crate::local::protocol::{Entered, FIRST_INVITE_LIFETIME, FIRST_INVITE_USES, Reply, Request};
 use crate::local::server::Call;
+use crate::nic::Nic;
 use crate::state::{PartyRecord, Server};
-
-/// The first invite of a new party: for a whole evening of friends.
-const FIRST_INVITE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-const FIRST_INVITE_USES: u16 = 250;
 
 /// How long a ping waits for its member's entry; as long as the core waits for an answer.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a ping waits for a member to come on line: it may just have joined.
+const OFF_LINE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// `{}`, in both directions.
 #[derive(Serialize, Deserialize)]
-struct Empty {}
+pub(super) struct Empty {}
 
 /// Requests of the command line.
 impl Daemon {
     pub(super) fn handle_call(&mut self, call: Call, now: Instant) {
         match call.request.clone() {
-            Request::Status { .. } => {
-                let status = self.status(now);
-                call.answer(Ok(Reply::Status(Box::new(status))));
-            }
+            Request::Status { .. } => self.answer_status(call),
             Request::List => {
                 let parties = self.parties.keys().filter_map(|id| self.summary(*id)).collect();
                 call.answer(Ok(Reply::Parties { parties }));
@@ -58,7 +57,7 @@ impl Daemon {
                 self.create(call, name, &server, member_name, subnet);
             }
             Request::Join { invite, member_name } => self.join(call, &invite, member_name),
-            Request::Leave { party } => self.leave(call, party.as_deref()),
+            Request::Leave { party, forget } => self.leave(call, party.as_deref(), forget),
             Request::Switch { party } => match self.find_party(&party) {
                 Ok(session) => self.activate(session, Some(call), None),
                 Err(failure) => call.answer(Err(failure)),
@@ -69,8 +68,29 @@ impl Daemon {
     fn up(&mut self, call: Call) {
         match self.device.active {
             Some(session) if self.active.is_none() => self.activate(session, Some(call), None),
-            _ => call.answer(Ok(Reply::Done {})),
+            Some(session) => self.repair(session, call),
+            // A fresh installation has nothing to bring up; any other had.
+            None if self.problem.is_none() && self.parties.is_empty() => {
+                call.answer(Ok(Reply::Done {}));
+            }
+            None => call.answer(Err(self.not_up())),
         }
+    }
+
+    /// Makes the NIC anew when somebody has taken it down or flushed its addresses.
+    fn repair(&mut self, session: SessionId, call: Call) {
+        let Some(active) = &self.active else { return call.answer(Err(self.not_up())) };
+        let (name, lan) = (active.nic.name().to_owned(), *active.nic.lan());
+        self.busy = true;
+        let looking = async move { Nic::is_intact(&name, &lan).await.unwrap_or(true) };
+        self.spawn(looking, move |daemon, is_intact| {
+            daemon.busy = false;
+            if is_intact || daemon.device.active != Some(session) {
+                return call.answer(Ok(Reply::Done {}));
+            }
+            tracing::warn!("the NIC was taken down or lost its address: it is made anew");
+            daemon.activate(session, Some(call), None);
+        });
     }
 
     fn create(
@@ -82,7 +102,8 @@ impl Daemon {
         subnet: Option<std::net::Ipv4Addr>,
     ) {
         let names = check_name(&name).and_then(|()| check_name(&member_name));
-        let server = names.and_then(|()| Ok(server.parse::<ServerAddress>()?));
+        let names = names.and_then(|()| self.check_is_new(&name));
+        let server = names.and_then(|()| Ok(pasted(server).parse::<ServerAddress>()?));
         let server = match server {
             Ok(server) => Server::from(Endpoint::from(&server)),
             Err(failure) => return call.answer(Err(failure)),
@@ -92,42 +113,83 @@ impl Daemon {
         let creation = enter::create(control.clone(), self.newcomer(member_name), name, subnet);
         self.spawn(creation, move |daemon, created| {
             daemon.busy = false;
-            let record = match created.and_then(|record| daemon.keep(record)) {
+            let record = match created {
                 Ok(record) => record,
                 Err(failure) => return call.answer(Err(failure)),
             };
             let session = record.session();
+            if let Err(failure) = daemon.keep(record.clone()) {
+                return daemon.unmake(session, control, None, Some(call), failure);
+            }
             let secret = record.secrets[0];
             let lifetime_s = FIRST_INVITE_LIFETIME.as_secs();
+            let made_at = Some(control.clone());
             let invite = enter::invite(control, session, secret, lifetime_s, FIRST_INVITE_USES);
             daemon.busy = true;
             daemon.spawn(invite, move |daemon, invite| {
                 // The party is made all the same; `party invite` tries again.
-                daemon.activate(session, Some(call), invite.ok());
+                let invite = invite.ok();
+                daemon.bring_up(session, Entry { call: Some(call), invite, made_at, again: false });
             });
         });
     }
 
     fn join(&mut self, call: Call, invite: &str, member_name: String) {
-        let invite = check_name(&member_name).and_then(|()| Ok(invite.parse::<Invite>()?));
+        let invite = check_name(&member_name).and_then(|()| parse_invite(invite));
         let invite = match invite {
             Ok(invite) => invite,
             Err(failure) => return call.answer(Err(failure)),
         };
+        if let Some(session) = self.joined_by(&invite) {
+            return match self.entered(session) {
+                Ok(entered) if self.device.active == Some(session) => {
+                    call.answer(Ok(Reply::Entered(Entered { again: true, ..entered })));
+                }
+                _ => {
+                    let call = Some(call);
+                    self.bring_up(session, Entry { call, again: true, ..Entry::default() });
+                }
+            };
+        }
         let control = self.control(&Server::from(Endpoint::from(&invite)));
         self.busy = true;
         let joining = enter::join(control, self.newcomer(member_name), invite);
         self.spawn(joining, move |daemon, joined| {
             daemon.busy = false;
+            let again = |record: &PartyRecord| daemon.parties.contains_key(&record.session());
+            let again = joined.as_ref().is_ok_and(again);
             match joined.and_then(|record| daemon.keep(record)) {
-                Ok(record) => daemon.activate(record.session(), Some(call), None),
+                Ok(session) => {
+                    let call = Some(call);
+                    daemon.bring_up(session, Entry { call, again, ..Entry::default() });
+                }
                 Err(failure) => call.answer(Err(failure)),
             }
         });
     }
 
+    /// The party that this device joined by the invite and is still in, as far as control has said:
+    /// control does not open an invite again that is used up.
+    fn joined_by(&self, invite: &Invite) -> Option<SessionId> {
+        let hash = Some(invite.key.hash());
+        let mut parties = self.parties.iter();
+        let (session, _) = parties.find(|(_, record)| record.invite == hash)?;
+        (!self.unlisted.contains(session)).then_some(*session)
+    }
+
+    /// Two parties of one name could only be told apart by their ids.
+    fn check_is_new(&self, name: &str) -> Result<(), Failure> {
+        if !self.parties.values().any(|record| record.party.name == name) {
+            return Ok(());
+        }
+        let message = format!(
+            "you are in a party called {name} already: choose another name, or leave that one"
+        );
+        Err(Failure::new(FailureKind::Conflict, message))
+    }
+
     /// Puts a new membership on disk.
-    fn keep(&mut self, mut record: PartyRecord) -> Result<PartyRecord, Failure> {
+    fn keep(&mut self, mut record: PartyRecord) -> Result<SessionId, Failure> {
         let session = record.session();
         if let Some(old) = self.parties.get(&session) {
             record.stamp = old.stamp;
@@ -135,17 +197,22 @@ impl Daemon {
         self.writer.save_party(&record);
         self.writer.settle()?;
         self.unlisted.remove(&session);
-        self.parties.insert(session, record.clone());
-        Ok(record)
+        self.parties.insert(session, record);
+        Ok(session)
     }
 
     fn newcomer(&self, member_name: String) -> Newcomer {
         let tunnels =
             self.parties.iter().map(|(session, record)| (*session, record.tunnel.clone()));
-        Newcomer { nic: self.options.nic.clone(), member_name, tunnels: tunnels.collect() }
+        Newcomer {
+            nic: self.options.nic.clone(),
+            has_nic: self.active.is_some(),
+            member_name,
+            tunnels: tunnels.collect(),
+        }
     }
 
-    fn leave(&mut self, call: Call, party: Option<&str>) {
+    fn leave(&mut self, call: Call, party: Option<&str>, forget: bool) {
         let session = match party {
             Some(party) => self.find_party(party),
             None => self.device.active.ok_or_else(Failure::no_active_party),
@@ -154,6 +221,9 @@ impl Daemon {
             Ok(found) => found,
             Err(failure) => return call.answer(Err(failure)),
         };
+        if forget {
+            return self.answer_left(session, call);
+        }
         self.busy = true;
         let leaving = async move {
             let path = path::of_party(path::LEAVE, session);
@@ -165,14 +235,31 @@ impl Daemon {
                 Ok(Empty {}) => {}
                 // Control has put the device out already.
                 Err(ControlError::Api(error)) if error.code == ErrorCode::NotFound => {}
-                Err(error) => return call.answer(Err(error.into())),
+                Err(error) => {
+                    let Failure { kind, mut message } = error.into();
+                    if kind == FailureKind::Unreachable {
+                        message +=
+                            "; if the server is gone for good, `lanrage party leave --forget`";
+                    }
+                    return call.answer(Err(Failure::new(kind, message)));
+                }
             }
-            if daemon.device.active == Some(session) {
-                daemon.problem = None;
-            }
-            daemon.forget(session);
-            call.answer(daemon.writer.settle().map(|()| Reply::Done {}).map_err(Failure::from));
+            daemon.answer_left(session, call);
         });
+    }
+
+    fn answer_left(&mut self, session: SessionId, call: Call) {
+        let Some(record) = self.parties.get(&session) else {
+            return call.answer(Err(Failure::no_active_party()));
+        };
+        let party = record.party.name.clone();
+        let was_owner = record.own_record().is_some_and(|own| own.role == Role::Owner);
+        if self.device.active == Some(session) {
+            self.problem = None;
+        }
+        self.forget(session);
+        let settled = self.writer.settle().map_err(Failure::from);
+        call.answer(settled.map(|()| Reply::Left { party, was_owner }));
     }
 
     fn invite(&mut self, call: Call, lifetime_s: u64, uses: u16) {
@@ -213,20 +300,28 @@ impl Daemon {
 
     fn ping(&mut self, call: Call, member: &str, now: Instant) {
         match self.find_member(member, now) {
-            Ok(member) => self.ping_until(member, now + PING_TIMEOUT, call, now),
+            Ok(member) => self.ping_asked(member, now, call, now),
             Err(failure) => call.answer(Err(failure)),
         }
     }
 
-    /// A member just announced is listed before its own signed entry arrives: its ping waits.
-    fn ping_until(&mut self, member: Member, deadline: Instant, call: Call, now: Instant) {
+    /// A member just announced is listed before its own signed entry arrives, and may be on line
+    /// before control says so: its ping waits.
+    fn ping_asked(&mut self, member: Member, asked: Instant, call: Call, now: Instant) {
         let Some(active) = &mut self.active else {
             return call.answer(Err(self.not_up()));
         };
+        if let Some(name) = active.off_line(member, now) {
+            if now < asked + OFF_LINE_PATIENCE {
+                return active.early_pings.push((member, asked, call));
+            }
+            let message = format!("{name} is off line");
+            return call.answer(Err(Failure::new(FailureKind::Other, message)));
+        }
         match active.client.ping(member, now) {
             Ok(id) => drop(active.pings.insert(id, call)),
-            Err(PingError::NoSuchMember(_)) if now < deadline => {
-                active.early_pings.push((member, deadline, call));
+            Err(PingError::NoSuchMember(_)) if now < asked + PING_TIMEOUT => {
+                active.early_pings.push((member, asked, call));
             }
             Err(error) => call.answer(Err(error.into())),
         }
@@ -234,8 +329,8 @@ impl Daemon {
 
     pub(super) fn retry_early_pings(&mut self, now: Instant) {
         let Some(active) = &mut self.active else { return };
-        for (member, deadline, call) in std::mem::take(&mut active.early_pings) {
-            self.ping_until(member, deadline, call, now);
+        for (member, asked, call) in std::mem::take(&mut active.early_pings) {
+            self.ping_asked(member, asked, call, now);
         }
     }
 
@@ -284,10 +379,22 @@ impl Daemon {
         }
     }
 
-    /// By name, number or address.
+    /// Another member, by name, number or address.
     pub(super) fn find_member(&self, text: &str, now: Instant) -> Result<Member, Failure> {
         let active = self.active.as_ref().ok_or_else(|| self.not_up())?;
         pick_member(&active.client.members(now), text)
+    }
+}
+
+impl Active {
+    /// The name of a member that control, which should know, has off line, and that was not heard of
+    /// late either.
+    fn off_line(&self, member: Member, now: Instant) -> Option<String> {
+        let members = self.client.members(now);
+        let known = members.into_iter().find(|known| known.member == member)?;
+        let is_off =
+            self.control.connected && !known.online && known.connection != Connection::NotGenuine;
+        is_off.then_some(known.name)
     }
 }
 
@@ -302,6 +409,10 @@ fn pick_member(members: &[MemberStatus], text: &str) -> Result<Member, Failure> 
     });
     let mut by_name = members.iter().filter(|known| known.name == text);
     match (by_number, by_name.next(), by_name.next()) {
+        (Some(known), _, _) | (None, Some(known), None) if known.is_self => {
+            let message = format!("{text} is you: name another member");
+            Err(Failure::new(FailureKind::Usage, message))
+        }
         (Some(known), _, _) | (None, Some(known), None) => Ok(known.member),
         (None, Some(_), Some(_)) => Err(Failure::new(
             FailureKind::Conflict,
@@ -324,7 +435,7 @@ fn check_name(name: &str) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use lanrage_client_core::{Connection, Networks, Quality};
+    use lanrage_client_core::{Networks, Quality};
 
     use super::*;
 
@@ -362,5 +473,16 @@ mod tests {
         assert_eq!(pick("anna"), Err(FailureKind::Conflict));
         assert_eq!(pick("9"), Err(FailureKind::NotFound));
         assert_eq!(pick("carl"), Err(FailureKind::NotFound));
+    }
+
+    /// `ping` of oneself was silent for 5 s and then said that the member was not in the party.
+    #[test]
+    fn regression_oneself_is_told_so() {
+        let members = [MemberStatus { is_self: true, ..known(1, "anna") }, known(2, "bert")];
+        for text in ["anna", "1", "10.66.5.1"] {
+            let failure = pick_member(&members, text).unwrap_err();
+            assert_eq!(failure.kind, FailureKind::Usage);
+            assert!(failure.message.contains("is you"), "{failure}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use rand_core::SeedableRng as _;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::failure::{Failure, FailureKind};
-use crate::nic::{Network, Nic, route_overlaps};
+use crate::nic::{Network, Nic, NicError, route_overlaps};
 use crate::session::{Control, random_bytes};
 use crate::state::{PartyRecord, Server, random_key};
 
@@ -24,6 +24,8 @@ const SUBNET_DRAWS: u32 = 32;
 #[derive(Clone, Debug)]
 pub(super) struct Newcomer {
     pub(super) nic: String,
+    /// Whether the NIC of the active party has the name.
+    pub(super) has_nic: bool,
     pub(super) member_name: String,
     /// The keys of the memberships there are: joining one of these again keeps its key.
     pub(super) tunnels: BTreeMap<SessionId, SecretKey>,
@@ -36,7 +38,7 @@ pub(super) async fn create(
     name: String,
     subnet: Option<Ipv4Addr>,
 ) -> Result<PartyRecord, Failure> {
-    Nic::check_rights(&newcomer.nic)?;
+    newcomer.check_nic().await?;
     let subnet = match subnet {
         Some(subnet) => usable(subnet, &newcomer.nic).await?,
         None => draw_subnet(&newcomer.nic).await?,
@@ -57,6 +59,13 @@ pub(super) async fn create(
     record(&control, tunnel, secrets, membership, map)
 }
 
+impl Newcomer {
+    /// Before control is asked for anything: what fails here leaves no membership behind.
+    async fn check_nic(&self) -> Result<(), NicError> {
+        if self.has_nic { Nic::check_rights(&self.nic) } else { Nic::check(&self.nic).await }
+    }
+}
+
 /// Joins by an invite: unwraps it first and redeems it after, so that a wrong or spent one fails
 /// before anybody hears of it.
 pub(super) async fn join(
@@ -64,7 +73,7 @@ pub(super) async fn join(
     newcomer: Newcomer,
     invite: Invite,
 ) -> Result<PartyRecord, Failure> {
-    Nic::check_rights(&newcomer.nic)?;
+    newcomer.check_nic().await?;
     let hash = invite.key.hash();
     let question = OpenInvite { invite: hash };
     let (opened, map) = tokio::try_join!(
@@ -81,7 +90,8 @@ pub(super) async fn join(
     let body =
         RedeemInvite { invite: hash, tunnel: public(&tunnel), member_name: newcomer.member_name };
     let membership = control.call(Method::POST, path::INVITE_REDEEM, &body).await?;
-    record(&control, tunnel, vec![secret], membership, map)
+    let record = record(&control, tunnel, vec![secret], membership, map)?;
+    Ok(PartyRecord { invite: Some(hash), ..record })
 }
 
 fn record(
@@ -100,6 +110,7 @@ fn record(
         party: membership.party,
         ticket: Some(membership.ticket),
         map,
+        invite: None,
         stamp: 0,
     })
 }

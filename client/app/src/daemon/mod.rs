@@ -7,8 +7,10 @@ mod calls;
 mod enter;
 mod kick;
 mod party;
+mod pasted;
 mod sleep;
 mod status;
+mod undo;
 mod unlisted;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -225,7 +227,10 @@ impl Daemon {
         if let Some(slept) = self.sleep.slept() {
             self.wake_up(slept, now);
         }
-        self.with_active(|active| active.refresh_online(now));
+        self.with_active(|active| {
+            active.refresh_online(now);
+            active.watch_relays(now);
+        });
         if let Some(metrics) = &mut self.metrics {
             metrics.update(self.active.as_ref(), now);
         }

@@ -3,6 +3,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lanrage_client_core::{Client, Config, Event};
 use lanrage_proto::api::{Change, PartyState, TicketGrant};
+use lanrage_proto::inner::LeaseState;
 use lanrage_proto::map::SignedMap;
 use lanrage_proto::party::EntryBody;
 use lanrage_proto::signed::KickRecord;
@@ -10,13 +11,13 @@ use lanrage_proto::{Member, SessionId};
 use tokio::sync::mpsc;
 
 use super::Daemon;
-use super::active::Active;
+use super::active::{Active, RelayWatch};
 use super::unlisted::{decode_kick, is_listed};
 use crate::failure::{Failure, FailureKind};
 use crate::local::protocol::{ControlStatus, Entered, Reply};
 use crate::local::server::Call;
 use crate::nic::{Lan, Network, Nic, detour, route_overlaps};
-use crate::session::{ControlEvent, ControlLink, random_bytes};
+use crate::session::{Control, ControlEvent, ControlLink, brief, random_bytes};
 use crate::state::PartyRecord;
 use crate::underlay::Underlay;
 use crate::wg::WireGuard;
@@ -25,6 +26,17 @@ use crate::wg::WireGuard;
 pub(super) const EVENTS_MAX: usize = 64;
 /// More than the stamps that one run of the daemon uses up.
 const STAMPS_PER_RUN: u64 = 1 << 30;
+
+/// Who waits for a party to come up, and what there is to tell.
+#[derive(Default)]
+pub(super) struct Entry {
+    pub(super) call: Option<Call>,
+    pub(super) invite: Option<String>,
+    /// Where the party was just made: it is unmade when it cannot come up.
+    pub(super) made_at: Option<Control>,
+    /// The device was a member before.
+    pub(super) again: bool,
+}
 
 /// The active party's life.
 impl Daemon {
@@ -35,6 +47,13 @@ impl Daemon {
         call: Option<Call>,
         invite: Option<String>,
     ) {
+        self.bring_up(session, Entry { call, invite, ..Entry::default() });
+    }
+
+    /// [`Daemon::activate`], with more to tell.
+    pub(super) fn bring_up(&mut self, session: SessionId, entry: Entry) {
+        let Entry { call, invite, made_at, again } = entry;
+        let before = self.device.active.filter(|before| *before != session);
         self.deactivate();
         self.device.active = Some(session);
         self.writer.save_device(&self.device);
@@ -48,13 +67,20 @@ impl Daemon {
         }
         self.busy = true;
         let (lan, name) = (record.lan(), self.options.nic.clone());
-        let bring_up = bring_up(name, lan);
-        self.spawn(bring_up, move |daemon, nic| {
+        self.spawn(make_nic(name, lan), move |daemon, nic| {
             daemon.busy = false;
-            let entered = nic.and_then(|nic| daemon.install(session, nic, invite));
+            let entered = nic.and_then(|nic| daemon.install(session, nic)).map(|entered| Entered {
+                invite,
+                replaced: before.and_then(|before| daemon.name_of(before)),
+                again,
+                ..entered
+            });
             daemon.problem = entered.as_ref().err().cloned();
             if let Err(failure) = &entered {
                 tracing::warn!(%failure, "the party is not up");
+                if let Some(control) = made_at {
+                    return daemon.unmake(session, control, before, call, failure.clone());
+                }
             }
             if let Some(call) = call {
                 call.answer(entered.map(Reply::Entered));
@@ -73,12 +99,7 @@ impl Daemon {
         self.problem.clone().unwrap_or_else(Failure::no_active_party)
     }
 
-    fn install(
-        &mut self,
-        session: SessionId,
-        nic: Nic,
-        invite: Option<String>,
-    ) -> Result<Entered, Failure> {
+    fn install(&mut self, session: SessionId, nic: Nic) -> Result<Entered, Failure> {
         let now = Instant::now();
         let record = self.parties.get(&session).ok_or_else(Failure::no_active_party)?;
         let server = record.server.clone();
@@ -121,14 +142,14 @@ impl Daemon {
             events,
             control: ControlStatus::default(),
             map,
+            relays: RelayWatch::new(now),
             pings: std::collections::BTreeMap::new(),
             early_pings: Vec::new(),
             refused_kicks: Vec::new(),
         });
         self.publish_entry();
         self.with_active(|active| active.refresh_online(now));
-        let party = self.summary(session).ok_or_else(Failure::no_active_party)?;
-        Ok(Entered { party, nic: nic_name, invite })
+        self.entered(session)
     }
 
     /// Gives the leases back and takes the NIC down; the membership stays.
@@ -138,7 +159,7 @@ impl Daemon {
         }
         self.waiting = None;
         let Some(mut active) = self.active.take() else { return };
-        active.client.release();
+        active.client.release(Instant::now());
         active.send();
         let pings = active.pings.into_values();
         let early_pings = active.early_pings.into_iter().map(|(_, _, call)| call);
@@ -195,9 +216,12 @@ impl Daemon {
                 (Some(session), None) => self.unlist(session),
                 (None, _) => {}
             },
-            Event::Lease { relay, state } => {
-                tracing::info!(%relay, ?state, "lease");
-            }
+            Event::Lease { relay, state } => match state {
+                Some(LeaseState::Alive) => tracing::info!(%relay, "the relay answers"),
+                Some(LeaseState::Suspect) => tracing::debug!(%relay, "the relay is slow to answer"),
+                Some(LeaseState::Dead) => tracing::warn!(%relay, "the relay does not answer"),
+                None => tracing::warn!(%relay, "the lease at the relay is over"),
+            },
             Event::Refused { relay, reason, clock_skew_s } => {
                 tracing::warn!(%relay, ?reason, clock_skew_s, "the relay gives no lease");
             }
@@ -222,7 +246,7 @@ impl Daemon {
                 active.control = ControlStatus { connected: true, problem: None };
             }
             ControlEvent::Failed(error) => {
-                let problem = Some(error.to_string());
+                let problem = Some(brief(&error));
                 active.control = ControlStatus { connected: false, problem };
             }
             ControlEvent::EntryRefused => active.link.want_snapshot(),
@@ -373,7 +397,7 @@ impl Daemon {
 }
 
 /// Makes the NIC, if the party's networks are free on this host and lead to it.
-async fn bring_up(name: String, lan: Lan) -> Result<Nic, Failure> {
+async fn make_nic(name: String, lan: Lan) -> Result<Nic, Failure> {
     let other = |error: io::Error| {
         Failure::new(FailureKind::Other, format!("cannot ask the kernel for its routes: {error}"))
     };

@@ -23,16 +23,29 @@ impl LocalClient {
     /// # Errors
     /// [`FailureKind::NoDaemon`]
     pub async fn connect(path: &Path) -> Result<Self, Failure> {
-        let stream = UnixStream::connect(path).await.map_err(|error| {
+        Self::find(path).await?.ok_or_else(|| {
             let at = path.display();
-            let message = if error.kind() == io::ErrorKind::PermissionDenied {
-                format!("no right to use the daemon's socket {at}: run as root")
-            } else {
-                format!("no lanrage daemon listens at {at}: start one with `lanrage up`")
-            };
+            let message = format!("no lanrage daemon listens at {at}: start one with `lanrage up`");
             Failure::new(FailureKind::NoDaemon, message)
-        })?;
-        Ok(Self { stream: BufReader::new(stream) })
+        })
+    }
+
+    /// Connects to the socket at `path`, if a daemon listens there.
+    ///
+    /// # Errors
+    /// [`FailureKind::NoDaemon`]: the socket may not be used.
+    pub async fn find(path: &Path) -> Result<Option<Self>, Failure> {
+        match UnixStream::connect(path).await {
+            Ok(stream) => Ok(Some(Self { stream: BufReader::new(stream) })),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let at = path.display();
+                let message = format!(
+                    "no right to use the daemon's socket {at}: run as root (sudo lanrage …)"
+                );
+                Err(Failure::new(FailureKind::NoDaemon, message))
+            }
+            Err(_) => Ok(None),
+        }
     }
 
     /// Sends a request and waits for its answer.
@@ -57,7 +70,7 @@ impl LocalClient {
         let mut bounded = (&mut self.stream).take(ANSWER_LEN_MAX as u64);
         let read = bounded.read_until(b'\n', &mut line).await;
         if read.is_err() || line.last() != Some(&b'\n') {
-            let message = "the daemon hung up: see its log";
+            let message = "the daemon hung up: see daemon.log in its state directory";
             return Err(Failure::new(FailureKind::NoDaemon, message));
         }
         match serde_json::from_slice(&line) {
@@ -82,7 +95,8 @@ impl LocalClient {
         let hang_up = self.stream.read_to_end(&mut rest);
         // Reset or closed, the connection is over.
         timeout(END_TIMEOUT, hang_up).await.map(|_| ()).map_err(|_| {
-            let message = "the LAN is down, but the daemon does not end: see its log";
+            let message = "the LAN is down, but the daemon does not end: see daemon.log in its \
+                           state directory";
             Failure::new(FailureKind::Other, message)
         })
     }

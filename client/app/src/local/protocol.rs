@@ -3,7 +3,9 @@
 //! One JSON object a line: a request has `version` and `request`; an answer is `{"ok": …}` or
 //! `{"error": …}`. Invites travel here, in bodies, and nowhere else.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use lanrage_client_core::{LeaseStatus, MemberStatus, RelayName};
 use lanrage_proto::api::Role;
@@ -61,10 +63,13 @@ pub enum Request {
         /// The name the caller would like.
         member_name: String,
     },
-    /// Leaves for good → [`Reply::Done`].
+    /// Leaves for good → [`Reply::Left`].
     Leave {
         /// Name or id; the active party when absent.
         party: Option<String>,
+        /// Only forgets the party on this machine, without telling control.
+        #[serde(default)]
+        forget: bool,
     },
     /// Makes another party the active one → [`Reply::Entered`].
     Switch {
@@ -140,6 +145,14 @@ pub enum Reply {
         /// How many devices may use it.
         uses: u16,
     },
+    /// To [`Request::Leave`].
+    Left {
+        /// The party's name.
+        party: String,
+        /// Whether this device was its owner: control has made another member that, if there is
+        /// one.
+        was_owner: bool,
+    },
     /// To [`Request::Ping`].
     Pong {
         /// Who was asked.
@@ -155,6 +168,11 @@ pub enum Reply {
     },
 }
 
+/// The first invite of a new party holds for a whole evening of friends.
+pub const FIRST_INVITE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// Devices that may join by the first invite of a new party.
+pub const FIRST_INVITE_USES: u16 = 250;
+
 /// A party that is up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entered {
@@ -162,8 +180,13 @@ pub struct Entered {
     pub party: PartySummary,
     /// The interface.
     pub nic: String,
-    /// A first invite, when the party was just made.
+    /// A first invite, when the party was just made: for [`FIRST_INVITE_USES`] devices and
+    /// [`FIRST_INVITE_LIFETIME`].
     pub invite: Option<String>,
+    /// The party that was active before.
+    pub replaced: Option<String>,
+    /// Whether this device was a member already.
+    pub again: bool,
 }
 
 /// One membership of this device.
@@ -198,6 +221,12 @@ pub struct Status {
     pub version: String,
     /// The daemon's process.
     pub pid: u32,
+    /// The daemon's state directory.
+    pub state_dir: PathBuf,
+    /// The name of its NIC.
+    pub nic: String,
+    /// Where it serves metrics.
+    pub metrics: Option<SocketAddr>,
     /// The party that is up.
     pub party: Option<ActiveStatus>,
     /// Why no party is up, when one should be.
@@ -212,12 +241,16 @@ pub struct ActiveStatus {
     pub party: PartySummary,
     /// The interface.
     pub nic: String,
+    /// What is wrong with the interface.
+    pub nic_problem: Option<String>,
     /// The newest secret's version.
     pub epoch: Epoch,
     /// The control service.
     pub control: ControlStatus,
     /// The party's relays, in its order.
     pub relays: Vec<LeaseStatus>,
+    /// Set while no relay has answered for a few seconds.
+    pub relay_problem: Option<String>,
     /// By number.
     pub members: Vec<MemberStatus>,
     /// Drops by reason, those above 0.

@@ -61,7 +61,7 @@ impl LocalServer {
             );
             let what =
                 format!("another daemon (process {pid}) does: stop it, or name another --socket");
-            return Err(failed(FailureKind::Conflict, &what));
+            return Err(failed(FailureKind::StateInUse, &what));
         }
         let refused = |error: io::Error| failed(FailureKind::of_io(&error), &error);
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {

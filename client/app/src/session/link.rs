@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{Backoff, Control, random_fraction};
+use super::{Backoff, Control, brief, random_fraction};
 
 /// A ticket whose lifetime is not known is asked for again after this.
 const TICKET_LIFETIME_MIN: Duration = Duration::from_secs(10);
@@ -111,10 +111,11 @@ async fn follow(control: Control, wanted: Arc<Notify>, events: mpsc::Sender<Cont
             result = read_stream(&control, &mut cursor, &mut backoff, &events, &mut is_news) => {
                 let closed = || control.endpoint().broken("it closed the stream");
                 let error = result.err().unwrap_or_else(closed);
+                let reason = brief(&error);
                 if std::mem::take(&mut is_news) {
-                    tracing::info!(%error, "the stream from control is down; play goes on");
+                    tracing::info!(reason, "the stream from control is down; play goes on");
                 } else {
-                    tracing::debug!(%error, "the stream from control is still down");
+                    tracing::debug!(reason, "the stream from control is still down");
                 }
                 if events.send(ControlEvent::Failed(error)).await.is_err() {
                     return;
@@ -139,7 +140,9 @@ async fn read_stream(
     events.send(ControlEvent::Connected).await.map_err(gone)?;
     while let Some(message) = stream.receive::<DeviceDown>().await? {
         backoff.reset();
-        *is_news = true;
+        if !std::mem::replace(is_news, true) {
+            tracing::info!("the stream from control is up again");
+        }
         let event = match message {
             DeviceDown::Snapshot { cursor: at, parties, put_out, map, now } => {
                 *cursor = Some(at);

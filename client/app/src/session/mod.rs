@@ -9,6 +9,7 @@ pub use link::{ControlEvent, ControlLink};
 
 use std::time::Duration;
 
+use lanrage_control_client::Error;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Waits between attempts: from half a second, doubling to 30 s, each drawn between nothing and
@@ -35,6 +36,12 @@ impl Backoff {
     }
 }
 
+/// What went wrong, without the link to its manual that rustls ends some errors with.
+pub(crate) fn brief(error: &Error) -> String {
+    let text = error.to_string();
+    text.split(": https://").next().map_or_else(String::new, str::to_owned)
+}
+
 /// Since the machine booted, asleep or awake.
 pub(crate) fn boot_time() -> Duration {
     time_of(ClockId::Boottime)
@@ -59,6 +66,14 @@ pub(crate) fn random_fraction() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_carry_no_link_to_a_manual() {
+        let endpoint = "lan.example:443".to_owned();
+        let link = "closed without close_notify: https://docs.rs/rustls/x#unexpected-eof";
+        let error = Error::Broken { endpoint, reason: link.to_owned() };
+        assert!(brief(&error).ends_with("closed without close_notify"), "{}", brief(&error));
+    }
 
     #[test]
     fn backoff_grows_to_its_bound_and_is_jittered() {

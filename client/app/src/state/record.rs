@@ -4,7 +4,7 @@ use ed25519_dalek::SigningKey;
 use lanrage_client_core::Networks;
 use lanrage_control_client::Endpoint;
 use lanrage_proto::api::{Change, MemberRecord, PartyState, TicketGrant};
-use lanrage_proto::bytes::{DeviceKey, PartySecret, RootHash, SecretKey, TunnelKey};
+use lanrage_proto::bytes::{DeviceKey, InviteHash, PartySecret, RootHash, SecretKey, TunnelKey};
 use lanrage_proto::map::SignedMap;
 use lanrage_proto::signed::{KickRecord, SigningKeys};
 use lanrage_proto::{Epoch, Member, SessionId};
@@ -91,6 +91,9 @@ pub struct PartyRecord {
     pub ticket: Option<TicketGrant>,
     /// The newest relay map.
     pub map: SignedMap,
+    /// The invite that the device joined by.
+    #[serde(default)]
+    pub invite: Option<InviteHash>,
     /// Above every stamp that relays have seen from this device; see
     /// [`lanrage_client_core::Config::stamp`].
     pub stamp: u64,

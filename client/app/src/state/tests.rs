@@ -140,6 +140,7 @@ fn party() -> PartyRecord {
         },
         ticket: None,
         map: map.sign(&SigningKey::from_bytes(&[3; 32])),
+        invite: None,
         stamp: 7,
     }
 }

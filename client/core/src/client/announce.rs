@@ -1,9 +1,10 @@
 use std::time::Instant;
 
-use lanrage_proto::RelayId;
-use lanrage_proto::inner::LeaseState;
+use lanrage_proto::inner::{LeaseState, Message};
+use lanrage_proto::{Member, RelayId};
 
 use super::Client;
+use super::send::Way;
 use crate::peer::Notice;
 
 /// What LEASES says at present.
@@ -42,6 +43,20 @@ impl Client {
             }
             let deadline = peer.deadline();
             self.deadline = [self.deadline, deadline].into_iter().flatten().min();
+        }
+    }
+
+    /// Tells every member with a session, once, that no lease is left: nobody will be here to
+    /// repeat it. Whom it does not reach finds out when packets stay without an answer.
+    pub(super) fn announce_end(&mut self, now: Instant) {
+        let sequence = self.announcement.sequence.wrapping_add(1);
+        let with_session = self.peers.values().filter(|peer| peer.tunnels.has_session());
+        let members: Vec<Member> = with_session.map(|peer| peer.member).collect();
+        for member in members {
+            let message = Message::Leases { sequence, leases: Vec::new() };
+            if let Err(reason) = self.send_message(member, &message, Way::Everywhere, now) {
+                self.outbox.drop(reason);
+            }
         }
     }
 }

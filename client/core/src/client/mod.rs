@@ -295,8 +295,10 @@ impl Client {
         self.membership.handle_kick_refused(commitment);
     }
 
-    /// Gives all leases back; the last thing before the program ends.
-    pub fn release(&mut self) {
+    /// Tells the members that this client goes, and gives all leases back; the last thing before
+    /// the program ends.
+    pub fn release(&mut self, now: Instant) {
+        self.announce_end(now);
         self.leases.release(&mut self.outbox);
         self.peers.clear();
         self.is_stopped = true;

@@ -23,7 +23,7 @@ impl Client {
         let outcome = self.membership.handle_party(party, &self.credentials.relay_map);
         let Outcome { epochs, removed } = outcome;
         if let Some(kicker) = removed {
-            return self.remove(kicker);
+            return self.remove(kicker, now);
         }
         for new in &epochs {
             self.begin_epoch(new, now);
@@ -50,7 +50,7 @@ impl Client {
             }
             Change::Removed { session, kick } if *session == ours => {
                 let kicker = kick.as_ref().and_then(|kick| self.kicker(kick));
-                self.remove(kicker);
+                self.remove(kicker, now);
             }
             Change::Relays { session, relays } if *session == ours => {
                 self.with_leases(now, |leases, around| leases.set_relays(relays, around));
@@ -71,9 +71,9 @@ impl Client {
         ours.then_some(record.kicker)
     }
 
-    fn remove(&mut self, kicker: Option<Member>) {
+    fn remove(&mut self, kicker: Option<Member>, now: Instant) {
         self.outbox.event(Event::Removed { kicker });
-        self.release();
+        self.release(now);
     }
 
     /// Tunnels follow the directory: one for every other member with a genuine entry.

@@ -38,15 +38,18 @@ impl Pings {
         self.under_way.first().map(|ping| ping.sent + PING_TIMEOUT)
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
-        self.under_way.retain(|ping| {
-            let waits = now < ping.sent + PING_TIMEOUT;
-            if !waits {
-                let (id, member) = (PingId(ping.id), ping.member);
-                outbox.event(Event::Pong { id, member, answer: None });
-            }
-            waits
-        });
+    /// Gives up the pings whose time is over; whom they were for, and when they were sent.
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> Vec<(Member, Instant)> {
+        let late = self.under_way.extract_if(.., |ping| now >= ping.sent + PING_TIMEOUT);
+        late.map(|Ping { id, member, sent }| {
+            outbox.event(Event::Pong { id: PingId(id), member, answer: None });
+            (member, sent)
+        })
+        .collect()
     }
 
     pub(super) fn handle_reply(

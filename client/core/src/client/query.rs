@@ -53,7 +53,8 @@ impl Client {
     fn connection(&self, peer: Option<&Peer>) -> Connection {
         match peer {
             None => Connection::NotGenuine,
-            Some(_) if self.leases.states().is_empty() => Connection::NoLease,
+            Some(_) if !self.leases.work() => Connection::NoLease,
+            Some(peer) if peer.tunnels.has_session() && peer.is_silent() => Connection::Silent,
             Some(peer) if peer.tunnels.has_session() => Connection::Connected,
             Some(peer) if peer.handshake.is_under_way() => Connection::Handshaking,
             Some(_) => Connection::Idle,

@@ -21,7 +21,11 @@ impl Client {
         for member in due {
             self.run_peer_timers(member, now);
         }
-        self.pings.handle_timeout(now, &mut self.outbox);
+        for (member, sent) in self.pings.handle_timeout(now, &mut self.outbox) {
+            if let Some(peer) = self.peers.get_mut(&member) {
+                peer.note_unanswered(sent);
+            }
+        }
         self.expire_held(now);
         let peers = self.peers.values().filter_map(Peer::deadline).min();
         let held = self.held.iter().map(|held| held.until).min();
@@ -105,8 +109,7 @@ impl Client {
         let way = if peer.echoes.is_first() { Way::Everywhere } else { Way::Chosen };
         let id = self.pings.next_id();
         let is_long_due = peer.echoes.is_heard() && peer.size.handle_echo();
-        peer.echoes.sent(id, now);
-        if peer.echoes.is_silent() {
+        if peer.note_echo(id, now) {
             peer.handshake.provoke(now);
         }
         if let Err(reason) = self.send_message(member, &Message::Echo { id }, way, now) {

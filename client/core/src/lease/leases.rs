@@ -38,6 +38,11 @@ impl Leases {
         &self.states
     }
 
+    /// Whether packets may pass by one of them at least.
+    pub(crate) fn work(&self) -> bool {
+        self.states.iter().any(|(_, state)| *state != LeaseState::Dead)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Lease> {
         self.list.iter()
     }

@@ -46,17 +46,26 @@ pub(crate) struct Peer {
     pub(crate) leases_acked: Option<u32>,
     /// NEW_EPOCH that it has not acknowledged.
     pub(crate) epoch_notice: Option<Notice>,
-    announced: Option<(u32, Vec<(RelayId, LeaseState)>)>,
+    announced: Option<Announced>,
     last_path: Option<RelayId>,
     /// The MACs of its last handshake messages.
     handshake_macs: VecDeque<[u8; 16]>,
     absent: Vec<(RelayId, Instant)>,
     heard_at: Option<Instant>,
+    /// Echoes or a ping stayed without an answer since it was heard.
+    is_unanswered: bool,
     /// The last IP packet either way.
     used_at: Option<Instant>,
     fragment_id: u16,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
+}
+
+/// The last LEASES.
+struct Announced {
+    /// `None` when the next one counts from elsewhere.
+    sequence: Option<u32>,
+    leases: Vec<(RelayId, LeaseState)>,
 }
 
 impl Peer {
@@ -79,6 +88,7 @@ impl Peer {
             handshake_macs: VecDeque::with_capacity(HANDSHAKE_MACS_MAX),
             absent: Vec::new(),
             heard_at: None,
+            is_unanswered: false,
             used_at: None,
             fragment_id: 0,
             bytes_sent: 0,
@@ -118,12 +128,37 @@ impl Peer {
     pub(crate) fn heard(&mut self, relay: RelayId, now: Instant) {
         self.last_path = Some(relay);
         self.heard_at = Some(now);
+        self.is_unanswered = false;
         self.absent.retain(|(absent, _)| *absent != relay);
         self.echoes.heard();
     }
 
+    /// Whether it was heard, and has not said since that it goes.
     pub(crate) fn is_heard_within(&self, time: Duration, now: Instant) -> bool {
-        self.heard_at.is_some_and(|at| now < at + time)
+        self.heard_at.is_some_and(|at| now < at + time) && !self.has_gone()
+    }
+
+    /// A ping that was sent at `sent` has not been answered in time.
+    pub(crate) fn note_unanswered(&mut self, sent: Instant) {
+        self.is_unanswered |= self.heard_at.is_none_or(|at| at <= sent);
+    }
+
+    /// An echo was sent; whether the peer seems to have lost its session.
+    pub(crate) fn note_echo(&mut self, id: u64, now: Instant) -> bool {
+        self.echoes.sent(id, now);
+        let is_silent = self.echoes.is_silent();
+        self.is_unanswered |= is_silent;
+        is_silent
+    }
+
+    /// See [`crate::Connection::Silent`].
+    pub(crate) fn is_silent(&self) -> bool {
+        self.is_unanswered || self.has_gone()
+    }
+
+    /// Whether its last word is that it has no lease left.
+    fn has_gone(&self) -> bool {
+        self.announced.as_ref().is_some_and(|announced| announced.leases.is_empty())
     }
 
     /// An IP packet crossed; whether it is the first after a pause.
@@ -147,17 +182,19 @@ impl Peer {
 
     /// Takes a LEASES message unless it is older than the one before it.
     pub(crate) fn note_announced(&mut self, sequence: u32, leases: Vec<(RelayId, LeaseState)>) {
-        let newer = |(last, _): &(u32, _)| sequence.wrapping_sub(*last).cast_signed() > 0;
-        if self.announced.as_ref().is_none_or(newer) {
-            self.announced = Some((sequence, leases));
+        let last = self.announced.as_ref().and_then(|announced| announced.sequence);
+        if last.is_none_or(|last| sequence.wrapping_sub(last).cast_signed() > 0) {
+            self.announced = Some(Announced { sequence: Some(sequence), leases });
         }
     }
 
     /// The peer began a handshake: it may be a new instance that counts from elsewhere.
     pub(crate) fn forget_announced_sequence(&mut self) {
-        if let Some((sequence, _)) = &mut self.announced {
-            // The oldest sequence for any newcomer's, the next message replaces it.
-            *sequence = sequence.wrapping_add(1 << 31);
+        if self.has_gone() {
+            self.announced = None;
+        }
+        if let Some(announced) = &mut self.announced {
+            announced.sequence = None;
         }
     }
 
@@ -176,7 +213,7 @@ impl Peer {
             }
         }
         let other = OtherEnd {
-            announced: self.announced.as_ref().map(|(_, leases)| leases.as_slice()),
+            announced: self.announced.as_ref().map(|announced| announced.leases.as_slice()),
             last: self.last_path,
             absent: &absent[..length],
         };

@@ -111,7 +111,7 @@ fn a_second_instance_of_the_device_is_shown() {
 #[test]
 fn a_released_lease_is_gone_at_the_relay() {
     let mut net = Net::with_members(5, 2, 2);
-    net.act(2, |client, _| client.release());
+    net.act(2, |client, now| client.release(now));
     net.run_for(Duration::from_millis(100));
     net.nodes.get_mut(&2).unwrap().is_on = false;
     net.turn_on(2);

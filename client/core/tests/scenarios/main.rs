@@ -10,3 +10,4 @@ mod kick;
 mod lease;
 mod net;
 mod nic;
+mod presence;

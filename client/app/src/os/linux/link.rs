@@ -8,7 +8,7 @@ use lanrage_client_core::Networks;
 use rtnetlink::packet_core::ErrorMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage,
 };
 use rtnetlink::packet_route::route::{RouteProtocol, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
@@ -75,6 +75,10 @@ pub(super) async fn configure(handle: &Handle, name: &str, lan: &Lan) -> Result<
     })?;
 
     let has_ipv6 = Path::new("/proc/sys/net/ipv6/conf").join(name).exists();
+    let takes_ipv6 = has_ipv6 && !is_ipv6_disabled(name);
+    if !takes_ipv6 {
+        tracing::info!("IPv6 is disabled on this host: the LAN is IPv4 only");
+    }
     let mut card = LinkUnspec::new_with_index(index)
         .address(lan.own_mac().0.to_vec())
         .mtu(MTU as u32)
@@ -92,7 +96,7 @@ pub(super) async fn configure(handle: &Handle, name: &str, lan: &Lan) -> Result<
     handle.link().set(up).execute().await.map_err(refused("bring up the link"))?;
     let networks = &lan.networks;
     let mut addresses = vec![(IpAddr::from(networks.ipv4(lan.me)), IPV4_PREFIX_LEN)];
-    if has_ipv6 {
+    if takes_ipv6 {
         addresses.push((networks.ipv6(lan.me).into(), IPV6_PREFIX_LEN));
         addresses.push((Networks::link_local(lan.me).into(), IPV6_PREFIX_LEN));
     }
@@ -117,6 +121,34 @@ pub(super) async fn configure(handle: &Handle, name: &str, lan: &Lan) -> Result<
         handle.route().add(route).execute().await.map_err(refused("add a route"))?;
     }
     Ok(index)
+}
+
+/// Whether the interface is up and has the member's IPv4 address.
+pub(super) async fn is_intact(
+    handle: &Handle,
+    name: &str,
+    lan: &Lan,
+) -> Result<bool, rtnetlink::Error> {
+    let Some(link) = find(handle, name).await? else { return Ok(false) };
+    if !link.header.flags.contains(LinkFlags::Up) {
+        return Ok(false);
+    }
+    let own = AddressAttribute::Local(lan.networks.ipv4(lan.me).into());
+    let index = link.header.index;
+    let mut addresses = handle.address().get().set_link_index_filter(index).execute();
+    while let Some(address) = addresses.try_next().await? {
+        if address.header.index == index && address.attributes.contains(&own) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A new interface inherits `net.ipv6.conf.default.disable_ipv6`, which `all` sets as well; the
+/// kernel then refuses its IPv6 addresses with EACCES (`addrconf_add_dev` in net/ipv6/addrconf.c).
+fn is_ipv6_disabled(name: &str) -> bool {
+    let setting = fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"));
+    setting.is_ok_and(|setting| setting.trim() != "0")
 }
 
 /// The interface of that name, if there is one.

@@ -2,6 +2,7 @@ use std::io;
 use std::path::Path;
 use std::time::Instant;
 
+use rtnetlink::Handle;
 use rustix::thread::{CapabilitySet, capabilities};
 use tun::{AsyncDevice, Layer};
 
@@ -60,13 +61,7 @@ impl Nic {
     /// See [`NicError`].
     pub async fn up(name: &str, lan: Lan) -> Result<Self, NicError> {
         check_name(name)?;
-        let refused = |action, source| NicError::Refused { action, name: name.to_owned(), source };
-        let netlink = netlink().map_err(|error| refused("open rtnetlink for the link", error))?;
-        // TUNSETIFF would attach to a persistent TAP of another program.
-        let existing = link::find(&netlink, name).await;
-        if existing.map_err(|error| refused("look up the name", kernel_error(error)))?.is_some() {
-            return Err(NicError::NameTaken { name: name.to_owned() });
-        }
+        let netlink = free_name(name).await?;
         let tap = open_tap(name)?;
         let index = link::configure(&netlink, name, &lan).await?;
         Ok(Self {
@@ -95,6 +90,26 @@ impl Nic {
             return Err(NicError::Rights { name: name.to_owned() });
         }
         Path::new("/dev/net/tun").exists().then_some(()).ok_or(NicError::NoDriver)
+    }
+
+    /// Whether [`Nic::up`] may work while there is no NIC yet: [`Nic::check_rights`], the name, and
+    /// the driver.
+    ///
+    /// # Errors
+    /// See [`NicError`].
+    pub async fn check(name: &str) -> Result<(), NicError> {
+        Self::check_rights(name)?;
+        free_name(name).await?;
+        open_tap(name).map(drop)
+    }
+
+    /// Whether the interface is up and has its IPv4 address, as [`Nic::up`] left it; somebody may
+    /// have taken it down or flushed its addresses since.
+    ///
+    /// # Errors
+    /// rtnetlink cannot be asked.
+    pub async fn is_intact(name: &str, lan: &Lan) -> io::Result<bool> {
+        link::is_intact(&netlink()?, name, lan).await.map_err(kernel_error)
     }
 
     /// The interface's name.
@@ -208,6 +223,18 @@ fn check_name(name: &str) -> Result<(), NicError> {
         && name.bytes().all(usual)
         && name.bytes().any(|byte| byte != b'.');
     valid.then_some(()).ok_or_else(|| NicError::BadName { name: name.to_owned() })
+}
+
+/// A connection to rtnetlink, if no interface has that name: TUNSETIFF would attach to a persistent
+/// TAP of another program.
+async fn free_name(name: &str) -> Result<Handle, NicError> {
+    let refused = |action, source| NicError::Refused { action, name: name.to_owned(), source };
+    let netlink = netlink().map_err(|error| refused("open rtnetlink for the link", error))?;
+    let existing = link::find(&netlink, name).await;
+    match existing.map_err(|error| refused("look up the name", kernel_error(error)))? {
+        Some(_) => Err(NicError::NameTaken { name: name.to_owned() }),
+        None => Ok(netlink),
+    }
 }
 
 fn open_tap(name: &str) -> Result<AsyncDevice, NicError> {
