@@ -1,5 +1,6 @@
 //! Another member: its tunnels, what it announced, and what is under way to it.
 
+mod announced;
 mod echo;
 mod handshake;
 mod notice;
@@ -16,6 +17,7 @@ use lanrage_proto::{Epoch, Generation, Member, RelayId, TunnelKey};
 use crate::nic::fragment::Reassembly;
 use crate::paths::{self, OtherEnd, Paths};
 use crate::tunnel;
+use announced::Announced;
 pub(crate) use echo::Echoes;
 pub(crate) use handshake::Handshake;
 pub(crate) use notice::Notice;
@@ -46,7 +48,7 @@ pub(crate) struct Peer {
     pub(crate) leases_acked: Option<u32>,
     /// NEW_EPOCH that it has not acknowledged.
     pub(crate) epoch_notice: Option<Notice>,
-    announced: Option<Announced>,
+    announced: Announced,
     last_path: Option<RelayId>,
     /// The MACs of its last handshake messages.
     handshake_macs: VecDeque<[u8; 16]>,
@@ -59,13 +61,6 @@ pub(crate) struct Peer {
     fragment_id: u16,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
-}
-
-/// The last LEASES.
-struct Announced {
-    /// `None` when the next one counts from elsewhere.
-    sequence: Option<u32>,
-    leases: Vec<(RelayId, LeaseState)>,
 }
 
 impl Peer {
@@ -83,7 +78,7 @@ impl Peer {
             leases_notice: None,
             leases_acked: None,
             epoch_notice: None,
-            announced: None,
+            announced: Announced::default(),
             last_path: None,
             handshake_macs: VecDeque::with_capacity(HANDSHAKE_MACS_MAX),
             absent: Vec::new(),
@@ -135,7 +130,7 @@ impl Peer {
 
     /// Whether it was heard, and has not said since that it goes.
     pub(crate) fn is_heard_within(&self, time: Duration, now: Instant) -> bool {
-        self.heard_at.is_some_and(|at| now < at + time) && !self.has_gone()
+        self.heard_at.is_some_and(|at| now < at + time) && !self.announced.has_gone()
     }
 
     /// A ping that was sent at `sent` has not been answered in time.
@@ -153,12 +148,7 @@ impl Peer {
 
     /// See [`crate::Connection::Silent`].
     pub(crate) fn is_silent(&self) -> bool {
-        self.is_unanswered || self.has_gone()
-    }
-
-    /// Whether its last word is that it has no lease left.
-    fn has_gone(&self) -> bool {
-        self.announced.as_ref().is_some_and(|announced| announced.leases.is_empty())
+        self.is_unanswered || self.announced.has_gone()
     }
 
     /// An IP packet crossed; whether it is the first after a pause.
@@ -182,20 +172,12 @@ impl Peer {
 
     /// Takes a LEASES message unless it is older than the one before it.
     pub(crate) fn note_announced(&mut self, sequence: u32, leases: Vec<(RelayId, LeaseState)>) {
-        let last = self.announced.as_ref().and_then(|announced| announced.sequence);
-        if last.is_none_or(|last| sequence.wrapping_sub(last).cast_signed() > 0) {
-            self.announced = Some(Announced { sequence: Some(sequence), leases });
-        }
+        self.announced.note(sequence, leases);
     }
 
     /// The peer began a handshake: it may be a new instance that counts from elsewhere.
     pub(crate) fn forget_announced_sequence(&mut self) {
-        if self.has_gone() {
-            self.announced = None;
-        }
-        if let Some(announced) = &mut self.announced {
-            announced.sequence = None;
-        }
+        self.announced.forget_sequence();
     }
 
     /// The paths of one packet. While echoes stay unanswered every relay is tried: something
@@ -213,7 +195,7 @@ impl Peer {
             }
         }
         let other = OtherEnd {
-            announced: self.announced.as_ref().map(|announced| announced.leases.as_slice()),
+            announced: self.announced.leases(),
             last: self.last_path,
             absent: &absent[..length],
         };
