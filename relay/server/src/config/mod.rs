@@ -65,7 +65,7 @@ pub struct Settings {
     pub log_format: Option<LogFormat>,
 }
 
-/// See [`BackendChoice`].
+/// See [`lanrage_relay_uring::probe::BackendChoice`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
@@ -78,7 +78,7 @@ pub enum BackendSetting {
     Recvmmsg,
 }
 
-/// See [`GsoMode`].
+/// See [`lanrage_relay_uring::GsoMode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GsoSetting {

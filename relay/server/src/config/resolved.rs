@@ -37,7 +37,7 @@ pub struct Config {
 
 impl Settings {
     /// Checks the settings and fills in what they leave out. `token` is the value of
-    /// [`TOKEN_VARIABLE`].
+    /// [`super::TOKEN_VARIABLE`].
     ///
     /// # Errors
     /// Names the setting and what to do.
