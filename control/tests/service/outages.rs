@@ -88,16 +88,6 @@ async fn regression_a_kick_after_a_restore_reaches_a_relay_that_was_away() {
     assert_eq!(revocation.member, member(3));
 }
 
-/// An owner and a guest, and the owner's party.
-async fn party_of_two(service: &Service) -> (Device, Device, SessionId) {
-    let owner = Device::register(service).await;
-    let session = owner.create_party().await.party.session;
-    let invite = owner.invite(session, 1, 9).await.unwrap();
-    let guest = Device::register(service).await;
-    guest.redeem(&invite, "guest").await.unwrap();
-    (owner, guest, session)
-}
-
 async fn roles(service: &Service, device: &Device, session: SessionId) -> Vec<Role> {
     let device = Device::register_key(service, device.key.clone()).await;
     device.state(session).await.members.iter().map(|member| member.role).collect()

@@ -12,16 +12,6 @@ use sqlx::Connection as _;
 
 use crate::support::*;
 
-/// An owner and a guest in a party.
-async fn party_of_two(service: &Service) -> (Device, Device, SessionId) {
-    let owner = Device::register(service).await;
-    let session = owner.create_party().await.party.session;
-    let invite = owner.invite(session, 1, 9).await.unwrap();
-    let guest = Device::register(service).await;
-    guest.redeem(&invite, "guest").await.unwrap();
-    (owner, guest, session)
-}
-
 async fn member_change(stream: &mut Stream) -> MemberRecord {
     match stream.change().await {
         Change::Member { member, .. } => member,

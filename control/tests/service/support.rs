@@ -480,3 +480,13 @@ pub(crate) fn generations(party: &lanrage_proto::api::PartyState) -> Vec<(u8, Ge
 pub(crate) fn empty() -> serde_json::Value {
     json!({})
 }
+
+/// An owner and a guest in a party.
+pub(crate) async fn party_of_two(service: &Service) -> (Device, Device, SessionId) {
+    let owner = Device::register(service).await;
+    let session = owner.create_party().await.party.session;
+    let invite = owner.invite(session, 1, 9).await.unwrap();
+    let guest = Device::register(service).await;
+    guest.redeem(&invite, "guest").await.unwrap();
+    (owner, guest, session)
+}

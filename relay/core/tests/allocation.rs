@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Player, World, address};
+use common::World;
 use lanrage_proto::ids::{Destination, Member};
 use lanrage_proto::stun::{TransactionId, encode_request};
 use lanrage_relay_core::{Verdict, runs};
@@ -11,15 +11,7 @@ use lanrage_relay_core::{Verdict, runs};
 #[test]
 fn a_shard_allocates_nothing() {
     let mut world = World::new(256);
-    let mut players: Vec<_> =
-        (1..=100).map(|at| Player::new(1, at, address(&format!("192.0.{at}.1:7")))).collect();
-    let leases: Vec<_> = players
-        .iter_mut()
-        .map(|player| {
-            world.advance(10);
-            world.join(player)
-        })
-        .collect();
+    let (players, leases) = world.party(100);
     let (a, lease) = (&players[0], &leases[0]);
     let to = |member| Destination::One(Member::new(member).unwrap());
     let forged = [&a.frame(lease, to(2), b"forged")[..15], &[0xff]].concat();

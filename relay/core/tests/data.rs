@@ -130,15 +130,7 @@ fn broadcasts_go_to_all_but_the_source_and_stay_in_the_session() {
 #[test]
 fn a_large_party_is_served_in_passes() {
     let mut world = World::new(512);
-    let mut players: Vec<_> =
-        (1..=250).map(|at| Player::new(1, at, address(&format!("192.0.{at}.1:7")))).collect();
-    let leases: Vec<_> = players
-        .iter_mut()
-        .map(|player| {
-            world.advance(10);
-            world.join(player)
-        })
-        .collect();
+    let (players, leases) = world.party(250);
     let frame = players[0].frame(&leases[0], Destination::Everyone, b"all of you");
     let mut passes = vec![world.send(players[0].address, &frame)];
     while world.shard.is_backlogged() {
@@ -173,15 +165,7 @@ fn a_large_party_is_served_in_passes() {
 #[test]
 fn regression_broadcasts_that_wait_are_held_to_their_senders_rate() {
     let mut world = World::new(512);
-    let mut players: Vec<_> =
-        (1..=250).map(|at| Player::new(1, at, address(&format!("192.0.{at}.1:7")))).collect();
-    let leases: Vec<_> = players
-        .iter_mut()
-        .map(|player| {
-            world.advance(10);
-            world.join(player)
-        })
-        .collect();
+    let (players, leases) = world.party(250);
     let frame = players[0].frame(&leases[0], Destination::Everyone, b"all of you");
     let mut copies = 0;
     for _ in 0..BACKLOG_LEN {

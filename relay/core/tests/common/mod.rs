@@ -298,6 +298,19 @@ impl World {
         lease
     }
 
+    /// Session 1 with so many members, each at an address of its own.
+    pub fn party(&mut self, members: u8) -> (Vec<Player>, Vec<Lease>) {
+        let player = |at| Player::new(1, at, address(&format!("192.0.{at}.1:7")));
+        let mut players: Vec<_> = (1..=members).map(player).collect();
+        let mut join = |player: &mut Player| {
+            // Within the budget of binds.
+            self.advance(10);
+            self.join(player)
+        };
+        let leases = players.iter_mut().map(&mut join).collect();
+        (players, leases)
+    }
+
     pub fn resume(
         &mut self,
         player: &Player,
