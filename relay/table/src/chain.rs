@@ -42,82 +42,79 @@ pub(crate) struct Place {
     pub(crate) entry: usize,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct ChainLine(Line);
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChainLine<'a>(pub(crate) &'a Line);
 
-impl ChainLine {
+impl ChainLine<'_> {
     #[inline]
-    pub(crate) fn members(&self) -> [u8; ENTRIES] {
-        let low = self.0.0[0].load(Ordering::Acquire);
-        let high = self.0.0[1].load(Ordering::Acquire) & MEMBERS_HIGH;
+    pub(crate) fn members(self) -> [u8; ENTRIES] {
+        let low = self.0[0].load(Ordering::Acquire);
+        let high = self.0[1].load(Ordering::Acquire) & MEMBERS_HIGH;
         let bytes = (u128::from(low) | u128::from(high) << 64).to_le_bytes();
         std::array::from_fn(|at| bytes[at])
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.members() == [0; ENTRIES]
     }
 
     #[inline]
-    pub(crate) fn next(&self) -> u32 {
-        (self.0.0[1].load(Ordering::Acquire) >> 32) as u32
+    pub(crate) fn next(self) -> u32 {
+        (self.0[1].load(Ordering::Acquire) >> 32) as u32
     }
 
-    pub(crate) fn set_next(&self, next: u32) {
-        let members = self.0.0[1].load(Ordering::Relaxed) & MEMBERS_HIGH;
-        self.0.0[1].store(members | u64::from(next) << 32, Ordering::Release);
+    pub(crate) fn set_next(self, next: u32) {
+        let members = self.0[1].load(Ordering::Relaxed) & MEMBERS_HIGH;
+        self.0[1].store(members | u64::from(next) << 32, Ordering::Release);
     }
 
     #[inline]
-    pub(crate) fn entry(&self, at: usize) -> Option<(Member, Handle)> {
-        let member = (self.0.0[at / 8].load(Ordering::Acquire) >> (at % 8 * 8)) as u8;
-        let handle = (self.0.0[HANDLES + at / 2].load(Ordering::Acquire) >> (at % 2 * 32)) as u32;
+    pub(crate) fn entry(self, at: usize) -> Option<(Member, Handle)> {
+        let member = (self.0[at / 8].load(Ordering::Acquire) >> (at % 8 * 8)) as u8;
+        let handle = (self.0[HANDLES + at / 2].load(Ordering::Acquire) >> (at % 2 * 32)) as u32;
         Member::new(member).map(|member| (member, Handle::from_bits(handle)))
     }
 
-    pub(crate) fn insert(&self, at: usize, member: Member, handle: Handle) {
+    pub(crate) fn insert(self, at: usize, member: Member, handle: Handle) {
         self.set_handle(at, handle);
         self.set_member(at, member.number());
     }
 
-    pub(crate) fn remove(&self, at: usize) {
+    pub(crate) fn remove(self, at: usize) {
         self.set_member(at, 0);
     }
 
-    pub(crate) fn set_handle(&self, at: usize, handle: Handle) {
+    pub(crate) fn set_handle(self, at: usize, handle: Handle) {
         let shift = at % 2 * 32;
-        let word = &self.0.0[HANDLES + at / 2];
+        let word = &self.0[HANDLES + at / 2];
         let other = word.load(Ordering::Relaxed) & !(u64::from(u32::MAX) << shift);
         word.store(other | u64::from(handle.to_bits()) << shift, Ordering::Release);
     }
 
-    fn set_member(&self, at: usize, member: u8) {
+    fn set_member(self, at: usize, member: u8) {
         let shift = at % 8 * 8;
-        let word = &self.0.0[at / 8];
+        let word = &self.0[at / 8];
         let others = word.load(Ordering::Relaxed) & !(0xff << shift);
         word.store(others | u64::from(member) << shift, Ordering::Release);
     }
 
     /// A load for its cache effect.
     #[inline]
-    pub(crate) fn touch(&self) -> u64 {
-        self.0.0[0].load(Ordering::Relaxed)
+    pub(crate) fn touch(self) -> u64 {
+        self.0[0].load(Ordering::Relaxed)
     }
 }
 
 /// The lines from `head` on, at most [`LINES_MAX`].
 #[inline]
-pub(crate) fn walk(
-    lines: &[ChainLine],
-    head: ChainHead,
-) -> impl Iterator<Item = (u32, &ChainLine)> {
+pub(crate) fn walk(lines: &[Line], head: ChainHead) -> impl Iterator<Item = (u32, ChainLine<'_>)> {
     let mut number = head.0;
     std::iter::from_fn(move || {
         let at = number;
         if at == END {
             return None;
         }
-        let line = lines.get(at as usize)?;
+        let line = ChainLine(lines.get(at as usize)?);
         number = line.next();
         Some((at, line))
     })
@@ -125,7 +122,7 @@ pub(crate) fn walk(
 }
 
 #[inline]
-pub(crate) fn find(lines: &[ChainLine], head: ChainHead, member: Member) -> Option<Place> {
+pub(crate) fn find(lines: &[Line], head: ChainHead, member: Member) -> Option<Place> {
     walk(lines, head).find_map(|(line, at)| {
         let entry = at.members().iter().position(|number| *number == member.number())?;
         Some(Place { line, entry })

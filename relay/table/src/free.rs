@@ -15,6 +15,13 @@ impl FreeList {
         Ok(Self { queue })
     }
 
+    /// An empty list with room for `len`.
+    pub(crate) fn with_capacity(len: usize) -> Result<Self, TryReserveError> {
+        let mut queue = VecDeque::new();
+        queue.try_reserve_exact(len)?;
+        Ok(Self { queue })
+    }
+
     pub(crate) const fn footprint(len: u32) -> usize {
         len as usize * size_of::<u32>()
     }

@@ -124,14 +124,14 @@ impl Lease {
     }
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct LeaseLine(Line);
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LeaseLine<'a>(pub(crate) &'a Line);
 
-impl LeaseLine {
+impl LeaseLine<'_> {
     /// The lease if it has this generation.
     #[inline]
-    pub(crate) fn read(&self, handle: Handle) -> Result<Lease, Miss> {
-        let [head, rest @ ..] = &self.0.0;
+    pub(crate) fn read(self, handle: Handle) -> Result<Lease, Miss> {
+        let [head, rest @ ..] = self.0;
         for _ in 0..READ_TRIES {
             let first = head.load(Ordering::Acquire);
             if first & 1 != 0 {
@@ -155,9 +155,9 @@ impl LeaseLine {
     }
 
     /// Writes a new lease into a free line, or moves a lease to another address.
-    pub(crate) fn write(&self, lease: &Lease) {
+    pub(crate) fn write(self, lease: &Lease) {
         let words = lease.pack();
-        let [head, rest @ ..] = &self.0.0;
+        let [head, rest @ ..] = self.0;
         let before = head.load(Ordering::Relaxed);
         head.store(before | 1, Ordering::Relaxed);
         // Keeps the odd sequence before the words (Boehm, "Can seqlocks get along with programming language memory
@@ -172,38 +172,44 @@ impl LeaseLine {
     }
 
     /// Makes a pending lease active. One store, hence never torn.
-    pub(crate) fn activate(&self) {
-        let before = self.0.0[0].load(Ordering::Relaxed);
+    pub(crate) fn activate(self) {
+        let before = self.0[0].load(Ordering::Relaxed);
         self.set_head(before, before & !(STATE << 40) | (State::Active as u64) << 40);
     }
 
     /// Drops the previous address. One store, hence never torn.
-    pub(crate) fn settle_address(&self) {
-        let before = self.0.0[0].load(Ordering::Relaxed);
+    pub(crate) fn settle_address(self) {
+        let before = self.0[0].load(Ordering::Relaxed);
         self.set_head(before, before & !(HAS_PREVIOUS << 40));
     }
 
     /// Frees the line and advances its generation. One store, hence never torn.
-    pub(crate) fn free(&self) {
-        let before = self.0.0[0].load(Ordering::Relaxed);
+    pub(crate) fn free(self) {
+        let before = self.0[0].load(Ordering::Relaxed);
         self.set_head(before, u64::from(generation(before).wrapping_add(1)) << 32);
     }
 
     /// For the writer alone: the generation of the lease, or of the next one if the line is free.
-    pub(crate) fn generation(&self) -> u8 {
-        generation(self.0.0[0].load(Ordering::Relaxed))
+    pub(crate) fn generation(self) -> u8 {
+        generation(self.0[0].load(Ordering::Relaxed))
+    }
+
+    /// For the writer alone: whether it holds no lease, and no edit is open.
+    pub(crate) fn is_free(self) -> bool {
+        let head = self.0[0].load(Ordering::Relaxed);
+        head & 1 == 0 && head >> 40 & STATE == 0
     }
 
     /// A load for its cache effect.
     #[inline]
-    pub(crate) fn touch(&self) -> u64 {
-        self.0.0[0].load(Ordering::Relaxed)
+    pub(crate) fn touch(self) -> u64 {
+        self.0[0].load(Ordering::Relaxed)
     }
 
     /// Ends an edit: `fields` with the sequence after `before`'s.
-    fn set_head(&self, before: u64, fields: u64) {
+    fn set_head(self, before: u64, fields: u64) {
         let sequence = (before as u32 & !1).wrapping_add(2);
-        self.0.0[0].store(fields & !SEQUENCE | u64::from(sequence), Ordering::Release);
+        self.0[0].store(fields & !SEQUENCE | u64::from(sequence), Ordering::Release);
     }
 }
 

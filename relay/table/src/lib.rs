@@ -1,9 +1,10 @@
 //! The lock-free lease table of a relay.
 //!
 //! One [`Writer`] (the binder) owns all edits; any number of [`Reader`]s (the shards) look leases up without
-//! waiting. Everything is allocated by [`new`]; nothing grows afterwards.
+//! waiting. All memory is there from the start; nothing grows afterwards.
 //!
-//! Four slabs of 64-byte lines, each a plain array that is addressed by index:
+//! Four slabs of 64-byte lines, each a plain array that is addressed by index, in words that the caller provides
+//! ([`create`]): in memory that processes share, another process goes on with the table ([`adopt`]).
 //!
 //! ```text
 //! lease line    one a slot   sequence-locked, only the writer writes: who, which address, which session
@@ -38,10 +39,13 @@ pub use lease::{Lease, READ_TRIES, State};
 mod owner;
 pub use owner::{Budget, OwnerLine, Received, SessionLine};
 mod chain;
+mod memory;
+pub use memory::{AttachError, LAYOUT_VERSION};
 mod slabs;
-pub use slabs::{Capacity, CapacityError, Footprint, new};
+pub use slabs::{Capacity, CapacityError, Footprint, adopt, create, new};
 mod reader;
 pub use reader::{Cursor, Members, Miss, Reader, Source, Target, Torn};
+mod adopt;
 mod free;
 mod index;
 mod writer;

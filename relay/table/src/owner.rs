@@ -27,8 +27,8 @@ const ACTIVATION: usize = 6;
 const REPORTED: u64 = 1 << 32;
 
 /// The line of a lease that its receiving shard writes and the binder reads.
-#[derive(Debug, Default)]
-pub struct OwnerLine(Line);
+#[derive(Debug, Clone, Copy)]
+pub struct OwnerLine<'a>(pub(crate) &'a Line);
 
 /// Frames received from a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,35 +37,35 @@ pub struct Received {
     pub bytes: u64,
 }
 
-impl OwnerLine {
+impl<'a> OwnerLine<'a> {
     /// Milliseconds since the relay's start.
     #[must_use]
-    pub fn last_seen_ms(&self) -> u64 {
+    pub fn last_seen_ms(self) -> u64 {
         self.word(LAST_SEEN).load(Ordering::Relaxed)
     }
 
-    pub fn set_last_seen_ms(&self, now_ms: u64) {
+    pub fn set_last_seen_ms(self, now_ms: u64) {
         self.word(LAST_SEEN).store(now_ms, Ordering::Relaxed);
     }
 
     #[must_use]
-    pub fn bucket(&self, budget: Budget) -> u64 {
+    pub fn bucket(self, budget: Budget) -> u64 {
         self.word(budget as usize).load(Ordering::Relaxed)
     }
 
-    pub fn set_bucket(&self, budget: Budget, value: u64) {
+    pub fn set_bucket(self, budget: Budget, value: u64) {
         self.word(budget as usize).store(value, Ordering::Relaxed);
     }
 
     #[must_use]
-    pub fn received(&self) -> Received {
+    pub fn received(self) -> Received {
         Received {
             packets: self.word(RX_PACKETS).load(Ordering::Relaxed),
             bytes: self.word(RX_BYTES).load(Ordering::Relaxed),
         }
     }
 
-    pub fn count_received(&self, packets: u64, bytes: u64) {
+    pub fn count_received(self, packets: u64, bytes: u64) {
         for (at, more) in [(RX_PACKETS, packets), (RX_BYTES, bytes)] {
             let word = self.word(at);
             word.store(word.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
@@ -75,56 +75,56 @@ impl OwnerLine {
     /// Whether the binder has been told that this pending lease was used. It is kept by handle: a shard that is late
     /// with the mark of a slot's former lease cannot silence the report of its next one.
     #[must_use]
-    pub fn is_activation_reported(&self, handle: Handle) -> bool {
+    pub fn is_activation_reported(self, handle: Handle) -> bool {
         self.word(ACTIVATION).load(Ordering::Relaxed) == REPORTED | u64::from(handle.to_bits())
     }
 
     /// To be called once the report is in the binder's queue.
-    pub fn mark_activation_reported(&self, handle: Handle) {
+    pub fn mark_activation_reported(self, handle: Handle) {
         self.word(ACTIVATION).store(REPORTED | u64::from(handle.to_bits()), Ordering::Relaxed);
     }
 
-    pub(crate) fn reset(&self, now_ms: u64) {
-        for (at, word) in self.0.0.iter().enumerate() {
+    pub(crate) fn reset(self, now_ms: u64) {
+        for (at, word) in self.0.iter().enumerate() {
             word.store(if at == LAST_SEEN { now_ms } else { 0 }, Ordering::Relaxed);
         }
     }
 
     /// A load for its cache effect.
     #[inline]
-    pub(crate) fn touch(&self) -> u64 {
+    pub(crate) fn touch(self) -> u64 {
         self.last_seen_ms()
     }
 
-    fn word(&self, at: usize) -> &AtomicU64 {
-        &self.0.0[at]
+    fn word(self, at: usize) -> &'a AtomicU64 {
+        &self.0[at]
     }
 }
 
 /// The buckets that the members of a session share. Members may be received by different shards: a charge can be lost
 /// when two meet, so a session may exceed its budget by what the shards handle within a few nanoseconds.
-#[derive(Debug, Default)]
-pub struct SessionLine(Line);
+#[derive(Debug, Clone, Copy)]
+pub struct SessionLine<'a>(pub(crate) &'a Line);
 
-impl SessionLine {
+impl SessionLine<'_> {
     #[must_use]
-    pub fn bucket(&self, budget: Budget) -> u64 {
-        self.0.0[budget as usize].load(Ordering::Relaxed)
+    pub fn bucket(self, budget: Budget) -> u64 {
+        self.0[budget as usize].load(Ordering::Relaxed)
     }
 
-    pub fn set_bucket(&self, budget: Budget, value: u64) {
-        self.0.0[budget as usize].store(value, Ordering::Relaxed);
+    pub fn set_bucket(self, budget: Budget, value: u64) {
+        self.0[budget as usize].store(value, Ordering::Relaxed);
     }
 
-    pub(crate) fn reset(&self) {
-        for word in &self.0.0 {
+    pub(crate) fn reset(self) {
+        for word in self.0 {
             word.store(0, Ordering::Relaxed);
         }
     }
 
     /// A load for its cache effect.
     #[inline]
-    pub(crate) fn touch(&self) -> u64 {
+    pub(crate) fn touch(self) -> u64 {
         self.bucket(Budget::Packets)
     }
 }

@@ -1,14 +1,14 @@
 //! The shards' side: wait-free lookups.
 
-use std::{hint::black_box, sync::Arc};
+use std::hint::black_box;
 
 use crate::{
-    chain::{self, END, ENTRIES, LINES_MAX, Place},
+    chain::{self, ChainLine, END, ENTRIES, LINES_MAX, Place},
     endpoint::Endpoint,
     ids::{ChainHead, Handle, Member, SessionId},
-    lease::{Lease, State},
+    lease::{Lease, LeaseLine, State},
+    memory::Slabs,
     owner::{OwnerLine, SessionLine},
-    slabs::Slabs,
 };
 
 /// Looks at an entry before its lease is reported torn. Each further look means that the member's lease was replaced
@@ -39,8 +39,8 @@ impl From<Torn> for Miss {
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
     pub lease: Lease,
-    pub owner: &'a OwnerLine,
-    pub session: &'a SessionLine,
+    pub owner: OwnerLine<'a>,
+    pub session: SessionLine<'a>,
 }
 
 /// An active lease to send to.
@@ -54,11 +54,11 @@ pub struct Target {
 /// A shard's view of the table.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    slabs: Arc<Slabs>,
+    slabs: Slabs,
 }
 
 impl Reader {
-    pub(crate) fn new(slabs: Arc<Slabs>) -> Self {
+    pub(crate) fn new(slabs: Slabs) -> Self {
         Self { slabs }
     }
 
@@ -71,7 +71,7 @@ impl Reader {
         let lease = self.lease(handle)?;
         let owner = self.slabs.owners.get(handle.index() as usize).ok_or(Miss::Absent)?;
         let session = self.slabs.sessions.get(lease.chain.0 as usize).ok_or(Miss::Absent)?;
-        Ok(Source { lease, owner, session })
+        Ok(Source { lease, owner: OwnerLine(owner), session: SessionLine(session) })
     }
 
     /// The active lease of a member of the session that this chain belongs to.
@@ -87,7 +87,7 @@ impl Reader {
         session: SessionId,
         member: Member,
     ) -> Result<Target, Miss> {
-        let place = chain::find(&self.slabs.chains, chain, member).ok_or(Miss::Absent)?;
+        let place = chain::find(self.slabs.chains, chain, member).ok_or(Miss::Absent)?;
         self.target(place, session, |named| named == member)
     }
 
@@ -101,35 +101,41 @@ impl Reader {
 
     /// Loads the lease and owner lines of a batch of sources, so that their cache misses overlap.
     pub fn touch_sources(&self, handles: impl IntoIterator<Item = Handle>) {
-        let slabs = &*self.slabs;
+        let slabs = self.slabs;
         touch(handles, |handle| {
             let at = handle.index() as usize;
-            Some(slabs.leases.get(at)?.touch() ^ slabs.owners.get(at)?.touch())
+            Some(
+                LeaseLine(slabs.leases.get(at)?).touch() ^ OwnerLine(slabs.owners.get(at)?).touch(),
+            )
         });
     }
 
     /// Loads the session and first chain lines of a batch, so that their cache misses overlap.
     pub fn touch_sessions(&self, chains: impl IntoIterator<Item = ChainHead>) {
-        let slabs = &*self.slabs;
+        let slabs = self.slabs;
         touch(chains, |ChainHead(at)| {
             let at = at as usize;
-            Some(slabs.chains.get(at)?.touch() ^ slabs.sessions.get(at)?.touch())
+            Some(
+                ChainLine(slabs.chains.get(at)?).touch()
+                    ^ SessionLine(slabs.sessions.get(at)?).touch(),
+            )
         });
     }
 
     /// Loads the lease lines of a batch of targets, so that their cache misses overlap.
     pub fn touch_peers(&self, peers: impl IntoIterator<Item = (ChainHead, Member)>) {
-        let slabs = &*self.slabs;
+        let slabs = self.slabs;
         touch(peers, |(chain, member)| {
-            let place = chain::find(&slabs.chains, chain, member)?;
-            let (_, handle) = slabs.chains.get(place.line as usize)?.entry(place.entry)?;
-            Some(slabs.leases.get(handle.index() as usize)?.touch())
+            let place = chain::find(slabs.chains, chain, member)?;
+            let (_, handle) =
+                ChainLine(slabs.chains.get(place.line as usize)?).entry(place.entry)?;
+            Some(slabs.lease(handle.index())?.touch())
         });
     }
 
     #[inline]
     fn lease(&self, handle: Handle) -> Result<Lease, Miss> {
-        self.slabs.leases.get(handle.index() as usize).ok_or(Miss::Absent)?.read(handle)
+        self.slabs.lease(handle.index()).ok_or(Miss::Absent)?.read(handle)
     }
 
     /// What the entry names, if it is an active lease of the session and of the member that the entry says.
@@ -143,7 +149,7 @@ impl Reader {
         session: SessionId,
         is_wanted: impl Fn(Member) -> bool,
     ) -> Result<Target, Miss> {
-        let line = self.slabs.chains.get(place.line as usize).ok_or(Miss::Absent)?;
+        let line = ChainLine(self.slabs.chains.get(place.line as usize).ok_or(Miss::Absent)?);
         let mut entry = line.entry(place.entry);
         for _ in 0..ENTRY_TRIES {
             let (member, handle) =
@@ -212,7 +218,7 @@ impl Iterator for Members<'_> {
         while !self.cursor.is_done() {
             let Cursor { line, entry, lines_left } = self.cursor;
             if usize::from(entry) == ENTRIES {
-                let next = self.reader.slabs.chains.get(line as usize)?.next();
+                let next = ChainLine(self.reader.slabs.chains.get(line as usize)?).next();
                 self.cursor = Cursor { line: next, entry: 0, lines_left: lines_left - 1 };
                 continue;
             }

@@ -1,14 +1,14 @@
-//! What writer and readers share, and how much of it there is.
+//! How much a table holds, and its three beginnings.
 
-use std::{collections::TryReserveError, sync::Arc};
+use std::collections::TryReserveError;
 
 use crate::{
-    chain::ChainLine,
     ids::Handle,
     index::SessionIndex,
-    lease::LeaseLine,
-    owner::{OwnerLine, SessionLine},
+    line::WORDS,
+    memory::{self, AttachError},
     reader::Reader,
+    sync::AtomicU64,
     writer::Writer,
 };
 
@@ -31,19 +31,16 @@ impl Capacity {
         Self { leases, session_lines: leases.div_ceil(2) }
     }
 
-    /// Bytes the table allocates, all of them in [`new`].
+    /// Bytes a table takes, all of them from the start.
     #[must_use]
     pub fn footprint(self) -> Footprint {
-        let leases = self.leases as usize;
-        let lines = self.session_lines as usize + 1;
         Footprint {
-            slabs: leases * (size_of::<LeaseLine>() + size_of::<OwnerLine>())
-                + lines * (size_of::<ChainLine>() + size_of::<SessionLine>()),
+            slabs: self.words() * size_of::<u64>(),
             writer: Writer::footprint(self) + SessionIndex::footprint(self.session_lines),
         }
     }
 
-    fn check(self) -> Result<(), CapacityError> {
+    pub(crate) fn check(self) -> Result<(), CapacityError> {
         let valid = 1..=Self::MAX;
         if !valid.contains(&self.leases) {
             return Err(CapacityError::Leases(self.leases));
@@ -76,36 +73,43 @@ pub enum CapacityError {
     Memory(#[from] TryReserveError),
 }
 
-/// Allocates a table and touches all of its memory.
+/// A table in memory of its own, all of it touched, which is never given back: a relay has one table for its life.
 ///
 /// # Errors
 /// A capacity outside `1..=2^24`; an allocation that the system refuses.
-pub fn new(capacity: Capacity) -> Result<(Writer, Reader), CapacityError> {
+pub fn new(capacity: Capacity) -> Result<(Writer, Reader), AttachError> {
     capacity.check()?;
-    let slabs = Arc::new(Slabs::new(capacity)?);
-    Ok((Writer::new(capacity, Arc::clone(&slabs))?, Reader::new(slabs)))
+    let spare = WORDS - 1;
+    let words =
+        allocate(capacity.words() + spare, || AtomicU64::new(0)).map_err(CapacityError::from)?;
+    let words: &'static [AtomicU64] = Box::leak(words);
+    // The model checker's words are larger, and their place does not matter.
+    let unaligned = if cfg!(loom) { 0 } else { words.as_ptr().align_offset(64) };
+    create(&words[unaligned.min(spare)..], capacity)
 }
 
-#[derive(Debug)]
-pub(crate) struct Slabs {
-    pub(crate) leases: Box<[LeaseLine]>,
-    pub(crate) owners: Box<[OwnerLine]>,
-    pub(crate) chains: Box<[ChainLine]>,
-    /// By the number of the chain's head.
-    pub(crate) sessions: Box<[SessionLine]>,
+/// A table in memory that the caller provides: [`Capacity::words`] words or more, all zero, aligned to 64 bytes for
+/// speed alone.
+///
+/// # Errors
+/// A capacity outside `1..=2^24`; memory that is too small or not zero; an allocation that the system refuses.
+pub fn create(
+    words: &'static [AtomicU64],
+    capacity: Capacity,
+) -> Result<(Writer, Reader), AttachError> {
+    let slabs = memory::begin(words, capacity)?;
+    let writer = Writer::new(capacity, slabs).map_err(CapacityError::from)?;
+    Ok((writer, Reader::new(slabs)))
 }
 
-impl Slabs {
-    fn new(capacity: Capacity) -> Result<Self, TryReserveError> {
-        let leases = capacity.leases as usize;
-        let lines = capacity.session_lines as usize + 1;
-        Ok(Self {
-            leases: allocate(leases, LeaseLine::default)?,
-            owners: allocate(leases, OwnerLine::default)?,
-            chains: allocate(lines, ChainLine::default)?,
-            sessions: allocate(lines, SessionLine::default)?,
-        })
-    }
+/// The table that another writer has left in this memory, possibly of another process. From here on this writer is its
+/// only one; readers of the other process may go on. Nothing is changed until the first edit.
+///
+/// # Errors
+/// The memory holds no table, one of another layout, or one that is damaged; an allocation that the system refuses.
+pub fn adopt(words: &'static [AtomicU64]) -> Result<(Writer, Reader), AttachError> {
+    let (capacity, slabs) = memory::attach(words)?;
+    Ok((Writer::adopt(capacity, slabs)?, Reader::new(slabs)))
 }
 
 /// A full slice of exactly this length.

@@ -4,7 +4,7 @@
 //! order of each edit is what readers rely on: a lease line is whole before an entry names it, and is freed only when
 //! no entry names it.
 
-use std::{collections::TryReserveError, ops::Range, sync::Arc};
+use std::{collections::TryReserveError, ops::Range};
 
 use crate::{
     chain::{self, ChainLine, END, Place},
@@ -13,8 +13,9 @@ use crate::{
     ids::{ChainHead, Handle, Member, SessionId, Tag},
     index::SessionIndex,
     lease::{Lease, LeaseLine, State},
-    owner::OwnerLine,
-    slabs::{Capacity, Slabs, allocate},
+    memory::Slabs,
+    owner::{OwnerLine, SessionLine},
+    slabs::{Capacity, allocate},
 };
 
 /// What a binding asks for.
@@ -79,20 +80,20 @@ pub struct Stale;
 /// The one owner of all edits.
 #[derive(Debug)]
 pub struct Writer {
-    slabs: Arc<Slabs>,
-    free_leases: FreeList,
-    free_lines: FreeList,
-    heads: SessionIndex,
+    pub(crate) slabs: Slabs,
+    pub(crate) free_leases: FreeList,
+    pub(crate) free_lines: FreeList,
+    pub(crate) heads: SessionIndex,
     /// By slot: the slot of the same member's other lease, or [`NO_RIVAL`].
-    rivals: Box<[u32]>,
-    active: usize,
-    pending: usize,
+    pub(crate) rivals: Box<[u32]>,
+    pub(crate) active: usize,
+    pub(crate) pending: usize,
 }
 
-const NO_RIVAL: u32 = u32::MAX;
+pub(crate) const NO_RIVAL: u32 = u32::MAX;
 
 impl Writer {
-    pub(crate) fn new(capacity: Capacity, slabs: Arc<Slabs>) -> Result<Self, TryReserveError> {
+    pub(crate) fn new(capacity: Capacity, slabs: Slabs) -> Result<Self, TryReserveError> {
         Ok(Self {
             slabs,
             free_leases: FreeList::new(0..capacity.leases)?,
@@ -134,11 +135,11 @@ impl Writer {
             None => self.make_entry(new.session).map(|(chain, place)| (chain, Some(place)))?,
         };
         let slot = self.free_leases.take_random(random).expect("checked above");
-        let line = &self.slabs.leases[slot as usize];
+        let line = LeaseLine(&self.slabs.leases[slot as usize]);
         let handle = Handle::new(slot, line.generation());
 
         // Before the lease line, whose release store publishes it.
-        self.slabs.owners[slot as usize].reset(now_ms);
+        OwnerLine(&self.slabs.owners[slot as usize]).reset(now_ms);
         line.write(&Lease {
             handle,
             session: new.session,
@@ -228,7 +229,7 @@ impl Writer {
     #[must_use]
     pub fn lookup(&self, session: SessionId, member: Member) -> MemberLeases {
         let named = self.heads.find(session).and_then(|head| {
-            let Place { line, entry } = chain::find(&self.slabs.chains, head, member)?;
+            let Place { line, entry } = chain::find(self.slabs.chains, head, member)?;
             self.chain_line(line).entry(entry)
         });
         let Some((_, handle)) = named else {
@@ -247,14 +248,14 @@ impl Writer {
     #[must_use]
     pub fn lease(&self, handle: Handle) -> Option<Lease> {
         // Never torn: nobody else writes.
-        self.slabs.leases.get(handle.index() as usize)?.read(handle).ok()
+        self.slabs.lease(handle.index())?.read(handle).ok()
     }
 
     /// What the shards wrote about a slot's lease.
     #[must_use]
-    pub fn owner(&self, handle: Handle) -> Option<&OwnerLine> {
+    pub fn owner(&self, handle: Handle) -> Option<OwnerLine<'_>> {
         self.lease(handle)?;
-        self.slabs.owners.get(handle.index() as usize)
+        self.slabs.owners.get(handle.index() as usize).map(OwnerLine)
     }
 
     /// The leases in a range of slots, of which there are `0..`[`slots`](Self::slots). Sweep a part at a time, and
@@ -262,9 +263,10 @@ impl Writer {
     pub fn scan(&self, slots: Range<u32>) -> impl Iterator<Item = Scanned> {
         let end = slots.end.min(self.slots());
         (slots.start..end).filter_map(|slot| {
-            let generation = self.slabs.leases[slot as usize].generation();
+            let generation = LeaseLine(&self.slabs.leases[slot as usize]).generation();
             let lease = self.lease(Handle::new(slot, generation))?;
-            Some(Scanned { lease, last_seen_ms: self.slabs.owners[slot as usize].last_seen_ms() })
+            let last_seen_ms = OwnerLine(&self.slabs.owners[slot as usize]).last_seen_ms();
+            Some(Scanned { lease, last_seen_ms })
         })
     }
 
@@ -290,12 +292,12 @@ impl Writer {
         let Some(head) = self.heads.find(session) else {
             let line = self.take_line()?;
             let head = ChainHead(line);
-            self.slabs.sessions[line as usize].reset();
+            SessionLine(&self.slabs.sessions[line as usize]).reset();
             self.heads.insert(session, head);
             return Ok((head, Place { line, entry: 0 }));
         };
         let mut last = head.0;
-        for (line, at) in chain::walk(&self.slabs.chains, head) {
+        for (line, at) in chain::walk(self.slabs.chains, head) {
             if let Some(entry) = at.members().iter().position(|number| *number == 0) {
                 return Ok((head, Place { line, entry }));
             }
@@ -309,7 +311,7 @@ impl Writer {
     /// Points the member's entry at another of its leases.
     fn set_entry(&self, lease: &Lease, handle: Handle) {
         if let Some(Place { line, entry }) =
-            chain::find(&self.slabs.chains, lease.chain, lease.member)
+            chain::find(self.slabs.chains, lease.chain, lease.member)
         {
             self.chain_line(line).set_handle(entry, handle);
         }
@@ -318,13 +320,12 @@ impl Writer {
     /// Removes the member's entry, the empty lines at the chain's end, and the session if no line is left.
     fn remove_entry(&mut self, lease: &Lease) {
         if let Some(Place { line, entry }) =
-            chain::find(&self.slabs.chains, lease.chain, lease.member)
+            chain::find(self.slabs.chains, lease.chain, lease.member)
         {
             self.chain_line(line).remove(entry);
         }
-        let last = chain::walk(&self.slabs.chains, lease.chain)
-            .filter(|(_, line)| !line.is_empty())
-            .last();
+        let last =
+            chain::walk(self.slabs.chains, lease.chain).filter(|(_, line)| !line.is_empty()).last();
         let mut number = match last {
             Some((_, line)) => {
                 let rest = line.next();
@@ -363,7 +364,8 @@ impl Writer {
 
     fn rival(&self, handle: Handle) -> Option<Handle> {
         let slot = self.rivals[handle.index() as usize];
-        (slot != NO_RIVAL).then(|| Handle::new(slot, self.slabs.leases[slot as usize].generation()))
+        (slot != NO_RIVAL)
+            .then(|| Handle::new(slot, LeaseLine(&self.slabs.leases[slot as usize]).generation()))
     }
 
     fn part(&mut self, one: Handle, other: Handle) {
@@ -371,11 +373,11 @@ impl Writer {
         self.rivals[other.index() as usize] = NO_RIVAL;
     }
 
-    fn line(&self, handle: Handle) -> &LeaseLine {
-        &self.slabs.leases[handle.index() as usize]
+    fn line(&self, handle: Handle) -> LeaseLine<'static> {
+        LeaseLine(&self.slabs.leases[handle.index() as usize])
     }
 
-    fn chain_line(&self, number: u32) -> &ChainLine {
-        &self.slabs.chains[number as usize]
+    fn chain_line(&self, number: u32) -> ChainLine<'static> {
+        ChainLine(&self.slabs.chains[number as usize])
     }
 }

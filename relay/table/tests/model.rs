@@ -6,11 +6,13 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::Ipv6Addr,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use lanrage_relay_table::{
-    Budget, Capacity, Counts, Cursor, Endpoint, Full, Handle, Inserted, LocalId, Member,
-    MemberLeases, Miss, NewLease, Reader, SessionId, Stale, State, Tag, Target, Writer, new,
+    AttachError, Budget, Capacity, Counts, Cursor, Endpoint, Full, Handle, Inserted, LocalId,
+    Member, MemberLeases, Miss, NewLease, Reader, SessionId, Stale, State, Tag, Target, Writer,
+    adopt, create, new,
 };
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 
@@ -32,6 +34,8 @@ enum Operation {
     Release(Pick),
     /// Everything of a session, as after a kick of all.
     ReleaseSession(u64),
+    /// Another writer goes on with the table.
+    Adopt,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +59,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => pick().prop_map(Operation::Settle),
         4 => pick().prop_map(Operation::Release),
         1 => (0..SESSIONS).prop_map(Operation::ReleaseSession),
+        1 => Just(Operation::Adopt),
     ]
 }
 
@@ -109,6 +114,7 @@ impl Model {
 
 struct Pair {
     capacity: Capacity,
+    words: &'static [AtomicU64],
     writer: Writer,
     reader: Reader,
     model: Model,
@@ -117,8 +123,9 @@ struct Pair {
 
 impl Pair {
     fn new(capacity: Capacity) -> Self {
-        let (writer, reader) = new(capacity).unwrap();
-        Self { capacity, writer, reader, model: Model::default(), now_ms: 0 }
+        let words = memory(capacity.words());
+        let (writer, reader) = create(words, capacity).unwrap();
+        Self { capacity, words, writer, reader, model: Model::default(), now_ms: 0 }
     }
 
     fn apply(&mut self, operation: &Operation) {
@@ -141,6 +148,7 @@ impl Pair {
                 let Some(handle) = self.model.pick(pick) else { return };
                 assert_eq!(self.writer.release(handle).is_ok(), self.model.remove(handle));
             }
+            Operation::Adopt => (self.writer, _) = adopt(self.words).unwrap(),
             Operation::ReleaseSession(session) => {
                 let leases = self.model.leases.iter();
                 let of_session = leases.filter(|(_, known)| known.session == SessionId(session));
@@ -315,6 +323,11 @@ impl Pair {
     }
 }
 
+/// A test gives back no table's memory; all of them together take little.
+fn memory(words: usize) -> &'static [AtomicU64] {
+    (0..words).map(|_| AtomicU64::new(0)).collect::<Vec<_>>().leak()
+}
+
 fn endpoint(port: u16) -> Endpoint {
     Endpoint {
         ip: Ipv6Addr::from(u128::from(port) * 0x0001_0001_0001_0001_0001),
@@ -353,6 +366,70 @@ proptest! {
     fn agrees_with_the_model_when_session_lines_run_out(operations in prop::collection::vec(operation(), 1..150)) {
         run(Capacity { leases: 300, session_lines: 3 }, &operations);
     }
+
+    /// Any words may be anything: adopting them is an error, or gives a writer that works.
+    #[test]
+    fn a_damaged_table_harms_nobody(
+        operations in prop::collection::vec(operation(), 1..60),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), damage()), 1..4),
+    ) {
+        let mut pair = Pair::new(Capacity { leases: 30, session_lines: 8 });
+        operations.iter().for_each(|operation| pair.apply(operation));
+        for (at, value) in damage {
+            let word = &pair.words[at.index(pair.words.len())];
+            word.store(value.apply(word.load(Ordering::Relaxed)), Ordering::Relaxed);
+        }
+        let Ok((mut writer, _)) = adopt(pair.words) else { return Ok(()) };
+        let leases: Vec<Handle> = writer.scan(0..u32::MAX).map(|scanned| scanned.lease.handle).collect();
+        let counts = writer.counts();
+        prop_assert_eq!(leases.len(), counts.active + counts.pending);
+        for handle in leases {
+            prop_assert!(writer.release(handle).is_ok());
+        }
+        let counts = writer.counts();
+        prop_assert_eq!((counts.free_leases, counts.free_session_lines, counts.sessions), (30, 8, 0));
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    Flip(u32),
+    Value(u64),
+}
+
+impl Damage {
+    fn apply(self, word: u64) -> u64 {
+        match self {
+            Self::Flip(bit) => word ^ 1 << bit,
+            Self::Value(value) => value,
+        }
+    }
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    prop_oneof![
+        3 => (0..64u32).prop_map(Damage::Flip),
+        1 => any::<u64>().prop_map(Damage::Value),
+        1 => (0..40u64).prop_map(Damage::Value),
+    ]
+}
+
+#[test]
+fn only_a_table_of_this_layout_is_adopted() {
+    let capacity = Capacity { leases: 3, session_lines: 2 };
+    let words = memory(capacity.words());
+    let refused = |words| adopt(words).map(drop).unwrap_err();
+    assert_eq!(refused(words), AttachError::NoTable);
+    assert_eq!(refused(&words[..2]), AttachError::NoTable);
+    let needed = capacity.words();
+    let size = AttachError::Size { words: needed - 1, needed };
+    assert_eq!(create(&words[1..], capacity).map(drop), Err(size.clone()));
+    create(words, capacity).map(drop).unwrap();
+    assert_eq!(create(words, capacity).map(drop), Err(AttachError::NotFresh));
+    adopt(words).map(drop).unwrap();
+    assert_eq!(refused(&words[..needed - 1]), size);
+    words[1].fetch_add(1, Ordering::Relaxed);
+    assert_eq!(refused(words), AttachError::Layout(2));
 }
 
 fn insert(writer: &mut Writer, session: u64, member: u8) -> Result<Handle, Full> {

@@ -70,10 +70,10 @@ pub(super) fn copies(
     all(session, Budget::Bytes, limits.session.bytes, now_ms, bytes);
 }
 
-fn lease(owner: &OwnerLine, budget: Budget, rate: Rate, now_ms: u64, units: u64) {
+fn lease(owner: &OwnerLine<'_>, budget: Budget, rate: Rate, now_ms: u64, units: u64) {
     owner.set_bucket(budget, rate.charge(owner.bucket(budget), now_ms, units));
 }
 
-fn all(session: &SessionLine, budget: Budget, rate: Rate, now_ms: u64, units: u64) {
+fn all(session: &SessionLine<'_>, budget: Budget, rate: Rate, now_ms: u64, units: u64) {
     session.set_bucket(budget, rate.charge(session.bucket(budget), now_ms, units));
 }

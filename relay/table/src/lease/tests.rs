@@ -37,7 +37,8 @@ prop_compose! {
 proptest! {
     #[test]
     fn what_is_written_is_read(first in lease(), second in lease()) {
-        let line = LeaseLine::default();
+        let words = Line::default();
+    let line = LeaseLine(&words);
         for lease in [first, second] {
             line.write(&lease);
             prop_assert_eq!(line.read(lease.handle), Ok(lease));
@@ -60,7 +61,8 @@ proptest! {
 
 #[test]
 fn a_freed_line_has_the_next_generation() {
-    let line = LeaseLine::default();
+    let words = Line::default();
+    let line = LeaseLine(&words);
     for generation in (0..=u8::MAX).chain([0]) {
         let handle = Handle::new(7, generation);
         assert_eq!(line.generation(), generation);
@@ -71,15 +73,17 @@ fn a_freed_line_has_the_next_generation() {
 
 #[test]
 fn an_open_edit_is_torn_and_keeps_no_one_waiting() {
-    let line = LeaseLine::default();
-    line.0.0[0].store(1, Ordering::Relaxed);
+    let words = Line::default();
+    let line = LeaseLine(&words);
+    words[0].store(1, Ordering::Relaxed);
     assert_eq!(line.read(Handle::new(0, 0)), Err(Miss::Torn));
 }
 
 #[test]
 fn the_sequence_wraps_without_touching_the_generation() {
-    let line = LeaseLine::default();
-    line.0.0[0].store(u64::from(u32::MAX) - 1, Ordering::Relaxed);
+    let words = Line::default();
+    let line = LeaseLine(&words);
+    words[0].store(u64::from(u32::MAX) - 1, Ordering::Relaxed);
     line.free();
-    assert_eq!(line.0.0[0].load(Ordering::Relaxed), 1 << 32, "sequence 0, generation 1");
+    assert_eq!(words[0].load(Ordering::Relaxed), 1 << 32, "sequence 0, generation 1");
 }
