@@ -69,6 +69,23 @@ impl Intake {
         Some(Origin { socket, source, segment_size })
     }
 
+    /// Each socket's SO_RXQ_OVFL count when last seen.
+    pub(crate) fn overflows(&self) -> &[u32] {
+        &self.dropped
+    }
+
+    /// Goes on from what an earlier owner of the sockets last saw. What was admitted before this call
+    /// was counted from zero.
+    pub(crate) fn resume(&mut self, overflows: &[u32]) {
+        for (last, before) in self.dropped.iter_mut().zip(overflows) {
+            if *last == 0 {
+                *last = *before;
+            } else {
+                self.counters.rx_kernel_drops.add(u64::from(*before).wrapping_neg());
+            }
+        }
+    }
+
     /// Counts an arrival whose description makes no sense.
     pub(crate) fn malformed(&self) {
         self.counters.rx_malformed.add(1);

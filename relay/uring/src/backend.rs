@@ -62,6 +62,15 @@ impl BackendKind {
     }
 }
 
+/// What a back end has counted, as words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// By [`Counters::to_words`].
+    pub counters: Vec<u64>,
+    /// By socket: how many datagrams the kernel had dropped when it last said so (SO_RXQ_OVFL).
+    pub overflows: Vec<u32>,
+}
+
 /// What drives a shard's sockets. It stays on the thread that opened it.
 #[derive(Debug)]
 pub enum Backend {
@@ -99,6 +108,42 @@ impl Backend {
         match self {
             Self::Uring(uring) => uring.turn(handler, timeout),
             Self::Mmsg(mmsg) => mmsg.turn(handler, timeout),
+        }
+    }
+
+    /// Receives no more, shows the handler what was received, and submits all that it queues. What
+    /// arrives meanwhile waits in the sockets, for the next turn or for another process.
+    ///
+    /// # Errors
+    ///
+    /// See [`turn`](Self::turn).
+    pub fn drain(&mut self, handler: &mut impl Handler) -> io::Result<()> {
+        match self {
+            Self::Uring(uring) => uring.drain(handler),
+            Self::Mmsg(mmsg) => {
+                mmsg.drain(handler);
+                Ok(())
+            }
+        }
+    }
+
+    /// What a process that takes the sockets over goes on from: after [`drain`](Self::drain), all
+    /// that there will be.
+    pub fn tally(&self) -> Tally {
+        let overflows = match self {
+            Self::Uring(uring) => uring.intake().overflows(),
+            Self::Mmsg(mmsg) => mmsg.intake().overflows(),
+        };
+        Tally { counters: self.counters().to_words(), overflows: overflows.to_vec() }
+    }
+
+    /// Goes on from the counts of the process that had the sockets. To be called before the first
+    /// turn.
+    pub fn resume(&mut self, tally: &Tally) {
+        self.counters().resume(&tally.counters);
+        match self {
+            Self::Uring(uring) => uring.intake_mut().resume(&tally.overflows),
+            Self::Mmsg(mmsg) => mmsg.intake_mut().resume(&tally.overflows),
         }
     }
 

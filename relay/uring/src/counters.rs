@@ -172,6 +172,46 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Every count in a fixed order, for the process that takes over.
+    pub fn to_words(&self) -> Vec<u64> {
+        self.all().map(Counter::get).collect()
+    }
+
+    /// Goes on from the counts of the process before, in its order. By the shard's own thread.
+    pub(crate) fn resume(&self, words: &[u64]) {
+        self.all().zip(words).for_each(|(counter, before)| counter.add(*before));
+    }
+
+    /// To be extended at the end with each new counter: that is the order of [`to_words`].
+    ///
+    /// [`to_words`]: Self::to_words
+    fn all(&self) -> impl Iterator<Item = &Counter> {
+        [
+            &self.rx_arrivals,
+            &self.rx_segments,
+            &self.rx_bytes,
+            &self.rx_truncated,
+            &self.rx_malformed,
+            &self.rx_errors,
+            &self.rx_kernel_drops,
+            &self.batches,
+            &self.tx_planned,
+            &self.tx_datagrams,
+            &self.tx_bytes,
+            &self.gso_resent_trains,
+            &self.gso_disabled_sockets,
+            &self.gso_barred_destinations,
+            &self.enobufs,
+            &self.rearms,
+            &self.syscalls,
+            &self.wakeups,
+        ]
+        .into_iter()
+        .chain(&self.batch_sizes.0)
+        .chain(&self.train_lengths.0)
+        .chain(&self.tx_failures)
+    }
+
     /// Datagrams not sent for this reason.
     pub fn tx_failed(&self, failure: SendFailure) -> u64 {
         self.tx_failures[failure as usize].get()
@@ -186,6 +226,18 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_carry_every_count() {
+        let counters = Counters::default();
+        let size = size_of::<Counters>() / size_of::<u64>() - counters.to_words().len();
+        assert!(size < 128 / size_of::<u64>(), "{size} words beyond padding are in no order");
+        let words: Vec<u64> = (1..=counters.to_words().len() as u64).collect();
+        counters.resume(&words);
+        assert_eq!(counters.to_words(), words);
+        counters.resume(&words);
+        assert_eq!(counters.rx_arrivals.get(), 2);
+    }
 
     #[test]
     fn histogram_bounds_are_inclusive() {

@@ -19,6 +19,8 @@ pub use counters::{Counter, Counters, Histogram, SendFailure};
 mod address;
 mod control;
 mod mapping;
+mod memory;
+pub use memory::SharedMemory;
 
 mod sockets;
 pub use sockets::{BindError, MAX_SOCKETS, Sender, SocketId, SocketOptions, Sockets, bind};
@@ -43,5 +45,5 @@ mod uring;
 pub use uring::Uring;
 
 mod backend;
-pub use backend::{Backend, BackendKind, Options};
+pub use backend::{Backend, BackendKind, Options, Tally};
 pub mod probe;

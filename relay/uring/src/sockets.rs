@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -168,6 +168,27 @@ impl Sockets {
         Ok(Sender(sockets))
     }
 
+    /// Descriptors of the same sockets, in order, for another process to [`adopt`](Self::adopt).
+    ///
+    /// # Errors
+    ///
+    /// What dup says: usually the limit of open files.
+    pub fn duplicate(&self) -> io::Result<Vec<OwnedFd>> {
+        self.0.iter().map(|socket| socket.socket.as_fd().try_clone_to_owned()).collect()
+    }
+
+    /// One shard's sockets as another process has bound them and set them up.
+    ///
+    /// # Errors
+    ///
+    /// A descriptor is no bound UDP socket.
+    pub fn adopt(descriptors: Vec<OwnedFd>) -> io::Result<Self> {
+        if descriptors.is_empty() || descriptors.len() > MAX_SOCKETS {
+            return Err(io::Error::other(BindError::AddressCount(descriptors.len())));
+        }
+        descriptors.into_iter().map(UdpSocket::adopt).collect::<io::Result<_>>().map(Self)
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
@@ -215,6 +236,16 @@ enum Join {
 }
 
 impl UdpSocket {
+    fn adopt(descriptor: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(descriptor);
+        let gso = option::read(&socket, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok();
+        let gro = option::read(&socket, libc::SOL_UDP, libc::UDP_GRO).is_ok_and(|on| on != 0);
+        let is_udp = socket.protocol()? == Some(Protocol::UDP);
+        let local = socket.local_addr()?.as_socket().filter(|local| is_udp && local.port() != 0);
+        let local = local.ok_or_else(|| io::Error::other("it is no bound UDP socket"))?;
+        Ok(Self { socket, local, gro, gso })
+    }
+
     fn bind(local: SocketAddr, join: Join, options: &SocketOptions) -> Result<Self, BindError> {
         let refused = |call| move |source| BindError::Refused { address: local, call, source };
         // Blocking, for io_uring: with O_NONBLOCK a receive fails with EAGAIN where it should wait

@@ -89,6 +89,20 @@ impl Mmsg {
         Ok(())
     }
 
+    /// See [`crate::Backend::drain`]: between turns nothing is received and nothing is queued.
+    pub(crate) fn drain(&mut self, handler: &mut impl Handler) {
+        self.dispatch(handler);
+        self.transmitter.transmit(&mut self.queue);
+    }
+
+    pub(crate) fn intake(&self) -> &Intake {
+        &self.intake
+    }
+
+    pub(crate) fn intake_mut(&mut self) -> &mut Intake {
+        &mut self.intake
+    }
+
     pub(crate) fn waker(&self) -> Waker {
         self.waker.clone()
     }

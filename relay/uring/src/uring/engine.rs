@@ -164,6 +164,30 @@ impl Engine {
         }
     }
 
+    /// Ends every receive and takes what it has received until then. The next
+    /// [`wait`](Self::wait) starts them again.
+    pub(super) fn quiesce(&mut self, queue: &mut SendQueue) -> io::Result<()> {
+        while self.armed.contains(&Armed::Yes) {
+            // Cancelled operations complete inside the call or at the next enter: a multishot receive
+            // by a last completion without MORE, after those of all that it took.
+            self.ring.cancel_all()?;
+            self.settle(queue, Some(Duration::ZERO))?;
+        }
+        self.armed.fill(Armed::Never);
+        self.submit_all(queue)
+    }
+
+    /// Submits the queue until the kernel has consumed all of it.
+    pub(super) fn submit_all(&mut self, queue: &mut SendQueue) -> io::Result<()> {
+        self.settle(queue, None)?;
+        while !queue.is_empty() {
+            // The kernel lacks memory for a request: nothing else keeps a send from being consumed.
+            std::thread::yield_now();
+            self.settle(queue, None)?;
+        }
+        Ok(())
+    }
+
     /// Starts each receive, and the waker's poll, that is not under way.
     fn arm(&mut self, queue: &SendQueue) {
         let starved = self.buffers.free() == 0;
@@ -242,6 +266,8 @@ impl Engine {
                         }
                         (Ok(_), None) => queue.counters.rx_malformed.add(1),
                         (Err(_), _) if result == -libc::ENOBUFS => queue.counters.enobufs.add(1),
+                        // By `quiesce`.
+                        (Err(_), _) if result == -libc::ECANCELED => {}
                         (Err(_), _) => queue.counters.rx_errors.add(1),
                     }
                 }

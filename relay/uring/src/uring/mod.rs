@@ -65,6 +65,23 @@ impl Uring {
         Ok(())
     }
 
+    /// See [`crate::Backend::drain`].
+    pub(crate) fn drain(&mut self, handler: &mut impl Handler) -> io::Result<()> {
+        self.queue.begin_turn();
+        self.engine.quiesce(&mut self.queue)?;
+        // Without a receive under way a flush adds nothing.
+        self.dispatch(handler);
+        self.engine.submit_all(&mut self.queue)
+    }
+
+    pub(crate) fn intake(&self) -> &Intake {
+        &self.engine.intake
+    }
+
+    pub(crate) fn intake_mut(&mut self) -> &mut Intake {
+        &mut self.engine.intake
+    }
+
     pub(crate) fn waker(&self) -> Waker {
         self.waker.clone()
     }

@@ -120,6 +120,24 @@ impl Ring {
         }
     }
 
+    /// Cancels all operations under way; their last completions follow.
+    ///
+    /// # Errors
+    ///
+    /// What the ring cannot recover from; that nothing was under way is no error.
+    pub(super) fn cancel_all(&mut self) -> io::Result<()> {
+        let cancelled =
+            self.submitter.register_sync_cancel(Some(CANCEL_TIMEOUT.into()), CancelBuilder::any());
+        match cancelled.map_err(|error| (error.raw_os_error(), error)) {
+            Ok(())
+            | Err((
+                Some(libc::ENOENT | libc::EALREADY | libc::ETIME | libc::EINTR | libc::ENOMEM),
+                _,
+            )) => Ok(()),
+            Err((_, error)) => Err(error),
+        }
+    }
+
     /// The kernel's head of the buffer ring: buffers it has ever taken, modulo 2¹⁶. Linux 6.8.
     #[cfg(test)]
     pub(super) fn buffer_head(&self) -> io::Result<u16> {
