@@ -20,6 +20,6 @@ pub use shard::{Answer, Class, Counters, Shard, Stun, Verdict, runs};
 
 /// What is not data: from HELLO to a lease's end.
 pub mod binder;
-pub use binder::{Binder, BinderCounters, End, Identity, Now, Outcome, Transmit};
+pub use binder::{Binder, BinderCounters, End, GivenLease, Identity, Now, Outcome, Transmit};
 
 mod ids;

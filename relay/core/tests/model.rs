@@ -74,6 +74,8 @@ enum Step {
     Wait {
         ms: u64,
     },
+    /// Another process goes on.
+    Upgrade,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -97,6 +99,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => player().prop_map(|player| Step::Kick { player }),
         2 => prop_oneof![Just(100), Just(1_000), Just(5_000), Just(40_000)]
             .prop_map(|ms| Step::Wait { ms }),
+        2 => Just(Step::Upgrade),
     ]
 }
 
@@ -201,6 +204,7 @@ impl Story {
             Step::Release { player } => self.release(player),
             Step::Kick { player } => self.kick(player),
             Step::Wait { ms } => self.wait(ms),
+            Step::Upgrade => self.world.upgrade(),
         }
         self.world.check();
         let counts = self.world.binder.counts();

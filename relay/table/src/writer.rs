@@ -276,6 +276,12 @@ impl Writer {
         self.rivals.len() as u32
     }
 
+    /// How much the table holds.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        Capacity { leases: self.slots(), session_lines: self.slabs.chains.len() as u32 - 1 }
+    }
+
     #[must_use]
     pub fn counts(&self) -> Counts {
         Counts {

@@ -2,6 +2,8 @@ use std::collections::{HashMap, VecDeque};
 
 use lanrage_proto::frame::{Cookie, Nonce};
 use lanrage_proto::mac::mac32;
+use lanrage_proto::wire::{Malformed, Reader, Writer};
+use lanrage_relay_table::LocalId;
 
 use super::budgets::Budgets;
 use super::cookies::{Place, Purpose};
@@ -85,6 +87,30 @@ impl Answers {
         }
         self.by_age.push_back((now_ms + KEPT_MS, question));
         self.by_question.insert(question, answer);
+    }
+
+    /// Key, count, and of each answer: when it is forgotten, its question, its length and bytes.
+    pub(super) fn freeze(&self, out: Writer) -> Writer {
+        let out = out.bytes(&self.key).u32(self.by_age.len() as u32);
+        self.by_age.iter().fold(out, |out, (until, question)| {
+            let answer = self.find(question).unwrap_or_default();
+            let out = out.u64(*until).bytes(&question.digest).address(question.place.remote);
+            out.u16(question.place.local.0).u16(answer.len() as u16).bytes(answer)
+        })
+    }
+
+    /// The inverse of [`Answers::freeze`].
+    pub(super) fn thaw(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let mut answers = Self::new(reader.array()?);
+        for _ in 0..reader.u32()? {
+            let until = reader.u64()?;
+            let digest = reader.array()?;
+            let place = Place { remote: reader.address()?, local: LocalId(reader.u16()?) };
+            let len = usize::from(reader.u16()?);
+            let answer = reader.take(len)?.to_vec();
+            answers.keep(until.saturating_sub(KEPT_MS), Question { digest, place }, answer);
+        }
+        Ok(answers)
     }
 
     pub(super) fn forget_old(&mut self, now_ms: u64) {

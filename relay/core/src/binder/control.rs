@@ -22,13 +22,11 @@ impl Binder {
         if sealed.counter <= record.counter_in {
             return Outcome::NotAuthentic;
         }
-        let key = self.control_key(&lease, record, Direction::ToRelay);
+        let key = self.control_key(&lease, &record, Direction::ToRelay);
         let Ok(message) = sealed.open(&key) else {
             return Outcome::NotAuthentic;
         };
-        if let Some(record) = &mut self.records[handle.index() as usize] {
-            record.counter_in = sealed.counter;
-        }
+        self.change_record(handle, |record| record.counter_in = sealed.counter);
         let purpose = Purpose::Rebind { handle: handle.to_bits(), tag: lease.tag.0 };
         match message {
             Message::Rebind => {
@@ -61,19 +59,15 @@ impl Binder {
             return;
         }
         let settle_at_ms = now.ms + SETTLE_MS;
-        if let Some(record) = &mut self.records[handle.index() as usize] {
-            record.settle_at_ms = settle_at_ms;
-        }
+        self.change_record(handle, |record| record.settle_at_ms = settle_at_ms);
         self.timers.settling(settle_at_ms, handle);
     }
 
     /// Sends a sealed message to a lease's client at `place`.
     fn tell(&mut self, lease: &Lease, place: Place, message: &Message) {
-        let Some(record) = &mut self.records[lease.handle.index() as usize] else {
-            return;
-        };
-        record.counter_out += 1;
-        let (counter, record) = (record.counter_out, record.clone());
+        self.change_record(lease.handle, |record| record.counter_out += 1);
+        let record = self.memory.record(lease.handle.index());
+        let counter = record.counter_out;
         let key = self.control_key(lease, &record, Direction::ToClient);
         self.transmit(place, message.seal(&key, handle_to_wire(lease.handle), counter));
     }

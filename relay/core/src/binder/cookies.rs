@@ -2,6 +2,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lanrage_proto::frame::{Cookie, Nonce};
 use lanrage_proto::mac::mac16;
+use lanrage_proto::wire::{Malformed, Reader, Writer};
 use lanrage_relay_table::LocalId;
 use rand_core::RngCore;
 use subtle::ConstantTimeEq as _;
@@ -58,6 +59,20 @@ impl Cookies {
         self.epoch = self.epoch.wrapping_add(1);
         self.former = std::mem::replace(&mut self.current, fresh_key(rng));
         self.rotate_at_ms = now_ms + EPOCH_MS;
+    }
+
+    /// See [`super::Binder::freeze`].
+    pub(super) fn freeze(&self, out: Writer) -> Writer {
+        out.u32(self.epoch).bytes(&*self.current).bytes(&*self.former).u64(self.rotate_at_ms)
+    }
+
+    /// The inverse of [`Cookies::freeze`].
+    pub(super) fn thaw(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+        self.epoch = reader.u32()?;
+        self.current = Zeroizing::new(reader.array()?);
+        self.former = Zeroizing::new(reader.array()?);
+        self.rotate_at_ms = reader.u64()?.min(self.rotate_at_ms);
+        Ok(())
     }
 
     pub(super) fn make(&self, purpose: Purpose, place: Place) -> Cookie {

@@ -8,9 +8,10 @@ use zeroize::Zeroizing;
 
 use super::cookies::Place;
 use super::ranks::Rank;
+use super::records::Record;
 use super::{
     Binder, CLOCK_LEEWAY_S, Control, End, IDLE_TIMEOUT_MS, LOST_CONTROL_GRACE_S, Now,
-    PENDING_TIMEOUT_MS, RECOVERY_MS, TAKEOVER_WINDOW_MS, TAKEOVERS_MAX,
+    PENDING_TIMEOUT_MS, RECOVERY_MS, TAKEOVER_WINDOW_MS,
 };
 use crate::ids::{handle_to_wire, member, session, tag_to_wire};
 
@@ -35,24 +36,6 @@ pub(super) enum Granted {
     Renewed,
 }
 
-/// What the binder knows of a lease and the shards need not.
-#[derive(Clone, Debug)]
-pub(super) struct Record {
-    pub(super) claim: Claim,
-    /// While the lease is pending.
-    pub(super) pending_until_ms: u64,
-    /// When the address before a rebind is no longer accepted.
-    pub(super) settle_at_ms: u64,
-    /// Makes the control keys new whenever their counters begin again.
-    salt: u64,
-    /// The last counter opened from the client.
-    pub(super) counter_in: u64,
-    /// The last counter used towards the client.
-    pub(super) counter_out: u64,
-    /// When other instances last took the member's lease, newest first.
-    takeovers_ms: [Option<u64>; TAKEOVERS_MAX],
-}
-
 /// Who seals with a control key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -73,7 +56,7 @@ impl Binder {
         // A ticket of a later generation is control's word that the earlier one is out.
         let newer = self
             .member_records(claim.session, claim.member)
-            .any(|(_, record)| record.claim.generation > claim.generation);
+            .any(|(_, record)| record.generation > claim.generation);
         let Claim { session, member, generation, .. } = *claim;
         if newer || self.revocations.is_revoked(session, member, generation) {
             return Err(Refusal::Revoked);
@@ -84,9 +67,9 @@ impl Binder {
     /// Takes a claim's rank, which must be above that of every claim of its instance before: what was
     /// held back on its way must not undo what came later.
     fn take_rank(&mut self, claim: &Claim) -> Result<(), Refusal> {
-        let is_overtaken = self.member_records(claim.session, claim.member).any(|(_, record)| {
-            record.claim.instance == claim.instance && record.claim.rank >= claim.rank
-        });
+        let is_overtaken = self
+            .member_records(claim.session, claim.member)
+            .any(|(_, record)| record.instance == claim.instance && record.rank >= claim.rank);
         if is_overtaken || !self.ranks.take(claim) {
             return Err(Refusal::Replayed);
         }
@@ -116,9 +99,9 @@ impl Binder {
         let pending_until_ms = now.ms + PENDING_TIMEOUT_MS;
         let same = self.member_records(claim.session, claim.member).find(|(lease, record)| {
             lease.endpoint == endpoint
-                && record.claim.instance == claim.instance
-                && record.claim.generation == claim.generation
-                && record.claim.rate_class == claim.rate_class
+                && record.instance == claim.instance
+                && record.generation == claim.generation
+                && lease.rate_class == claim.rate_class.0
         });
         if let Some((lease, record)) = same {
             let renewed = Record {
@@ -126,17 +109,16 @@ impl Binder {
                 takeovers_ms: record.takeovers_ms,
                 ..Record::new(claim, pending_until_ms, self.rng.next_u64())
             };
-            let described = self.describe(place, &lease, &renewed);
-            self.records[lease.handle.index() as usize] = Some(renewed);
+            let described = self.describe(place, &lease, claim, &renewed);
+            self.memory.set_record(lease.handle.index(), &renewed);
             self.timers.pending(pending_until_ms, lease.handle);
             return Ok((described, Granted::Renewed));
         }
 
         let leases = self.table.lookup(session(claim.session), member(claim.member));
         let rival = leases.active.and_then(|handle| self.record(handle));
-        if rival.is_some_and(|rival| {
-            rival.claim.instance != claim.instance && rival.is_contested(now.ms)
-        }) {
+        if rival.is_some_and(|rival| rival.instance != claim.instance && rival.is_contested(now.ms))
+        {
             return Err(Refusal::Duplicate);
         }
         let new = NewLease {
@@ -149,14 +131,13 @@ impl Binder {
         let random = self.rng.next_u64();
         let inserted =
             self.table.insert_pending(&new, random, now.ms).map_err(|_| Refusal::Full)?;
-        if let Some(displaced) = inserted.displaced {
-            self.records[displaced.index() as usize] = None;
+        if inserted.displaced.is_some() {
             self.counters.count_end(End::Replaced);
         }
         let record = Record::new(claim, pending_until_ms, self.rng.next_u64());
         let lease = self.table.lease(inserted.handle).expect("the lease was inserted just now");
-        let described = self.describe(place, &lease, &record);
-        self.records[inserted.handle.index() as usize] = Some(record);
+        let described = self.describe(place, &lease, claim, &record);
+        self.memory.set_record(inserted.handle.index(), &record);
         self.counters.begun += 1;
         self.timers.pending(pending_until_ms, inserted.handle);
         Ok((described, Granted::New))
@@ -170,23 +151,22 @@ impl Binder {
             return;
         };
         self.counters.activated += u64::from(was_pending);
-        let Some(former) = replaced.and_then(|old| self.records[old.index() as usize].take())
-        else {
+        let Some(replaced) = replaced else {
             return;
         };
         self.counters.count_end(End::Replaced);
-        if let Some(record) = &mut self.records[handle.index() as usize] {
+        let former = self.memory.record(replaced.index());
+        self.change_record(handle, |record| {
             record.takeovers_ms = former.takeovers_ms;
-            if record.claim.instance != former.claim.instance {
+            if record.instance != former.instance {
                 record.takeovers_ms.rotate_right(1);
                 record.takeovers_ms[0] = Some(now.ms);
             }
-        }
+        });
     }
 
     pub(super) fn end(&mut self, handle: Handle, cause: End) {
         if self.table.release(handle).is_ok() {
-            self.records[handle.index() as usize] = None;
             self.counters.count_end(cause);
         }
     }
@@ -195,16 +175,23 @@ impl Binder {
     pub(super) fn end_revoked(&mut self, revocation: &Revocation) {
         let ended: Vec<_> = self
             .member_records(revocation.session, revocation.member)
-            .filter(|(_, record)| record.claim.generation < revocation.generation)
+            .filter(|(_, record)| record.generation < revocation.generation)
             .map(|(lease, _)| lease.handle)
             .collect();
         ended.into_iter().for_each(|handle| self.end(handle, End::Revoked));
     }
 
     /// The record of a handle's lease.
-    pub(super) fn record(&self, handle: Handle) -> Option<&Record> {
+    pub(super) fn record(&self, handle: Handle) -> Option<Record> {
         self.table.lease(handle)?;
-        self.records[handle.index() as usize].as_ref()
+        Some(self.memory.record(handle.index()))
+    }
+
+    /// Changes the record of a live lease.
+    pub(super) fn change_record(&self, handle: Handle, change: impl FnOnce(&mut Record)) {
+        let mut record = self.memory.record(handle.index());
+        change(&mut record);
+        self.memory.set_record(handle.index(), &record);
     }
 
     /// `handle ‖ tag ‖ generation ‖ session ‖ member ‖ salt ‖ direction` under the relay's secret:
@@ -212,7 +199,7 @@ impl Binder {
     pub(super) fn control_key(
         &self,
         lease: &table::Lease,
-        Record { claim, salt, .. }: &Record,
+        Record { generation, salt, .. }: &Record,
         direction: Direction,
     ) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(mac32(
@@ -221,9 +208,9 @@ impl Binder {
                 b"lanrage control key",
                 &lease.handle.to_bits().to_be_bytes(),
                 &lease.tag.0.to_be_bytes(),
-                &claim.generation.0.to_be_bytes(),
-                &claim.session.0.to_be_bytes(),
-                &[claim.member.number()],
+                &generation.0.to_be_bytes(),
+                &lease.session.0.to_be_bytes(),
+                &[lease.member.number()],
                 &salt.to_be_bytes(),
                 &[direction as u8],
             ],
@@ -235,16 +222,22 @@ impl Binder {
         &self,
         of: SessionId,
         who: Member,
-    ) -> impl Iterator<Item = (table::Lease, &Record)> {
+    ) -> impl Iterator<Item = (table::Lease, Record)> {
         let leases = self.table.lookup(session(of), member(who));
         [leases.active, leases.pending].into_iter().flatten().filter_map(|handle| {
-            Some((self.table.lease(handle)?, self.records[handle.index() as usize].as_ref()?))
+            Some((self.table.lease(handle)?, self.memory.record(handle.index())))
         })
     }
 
     /// The lease as its client gets to know it, with a fresh resumption ticket.
-    fn describe(&mut self, place: Place, lease: &table::Lease, record: &Record) -> Box<Lease> {
-        let (resumption_key, resumption_ticket) = self.resumption(&record.claim);
+    fn describe(
+        &mut self,
+        place: Place,
+        lease: &table::Lease,
+        claim: &Claim,
+        record: &Record,
+    ) -> Box<Lease> {
+        let (resumption_key, resumption_ticket) = self.resumption(claim);
         Box::new(Lease {
             handle: handle_to_wire(lease.handle),
             tag: tag_to_wire(lease.tag),
@@ -260,18 +253,6 @@ impl Binder {
 }
 
 impl Record {
-    fn new(claim: &Claim, pending_until_ms: u64, salt: u64) -> Self {
-        Self {
-            claim: claim.clone(),
-            pending_until_ms,
-            settle_at_ms: 0,
-            salt,
-            counter_in: 0,
-            counter_out: 0,
-            takeovers_ms: [None; TAKEOVERS_MAX],
-        }
-    }
-
     /// Whether one more takeover would be one too many.
     fn is_contested(&self, now_ms: u64) -> bool {
         self.takeovers_ms

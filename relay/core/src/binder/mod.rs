@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 
 use lanrage_proto::api::Revocation;
 use lanrage_proto::datagram::{Kind, kind};
@@ -21,7 +22,14 @@ mod control;
 mod cookies;
 mod hello;
 mod leases;
+mod memory;
+pub use memory::{MemoryError, binder_words};
+mod frozen;
+pub use frozen::ThawError;
+mod given;
+pub use given::GivenLease;
 mod ranks;
+mod records;
 mod resume;
 mod revocations;
 mod timers;
@@ -29,7 +37,7 @@ mod timers;
 use answers::Answers;
 use budgets::Budgets;
 use cookies::{Cookies, Place};
-use leases::Record;
+use memory::Memory;
 use ranks::Ranks;
 use revocations::Revocations;
 use timers::Timers;
@@ -50,9 +58,6 @@ pub const RECOVERY_MS: u64 = 120_000;
 pub const TAKEOVERS_MAX: usize = 3;
 /// See [`TAKEOVERS_MAX`].
 pub const TAKEOVER_WINDOW_MS: u64 = 60_000;
-
-/// Slots for ranks, at 16 bytes: four a lease, and never so few that they collide.
-const RANKS_MIN: usize = 1 << 16;
 
 /// The two clocks of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +123,7 @@ pub struct Stored {
 pub struct Binder {
     identity: Identity,
     table: Writer,
-    /// By slot of the table.
-    records: Box<[Option<Record>]>,
+    memory: Memory,
     certificate: Option<RelayCertificate>,
     signing_keys: Vec<(KeyId, [u8; 32])>,
     control: Control,
@@ -136,9 +140,36 @@ pub struct Binder {
 
 impl Binder {
     /// A binder that has no certificate, no signing keys and no control yet.
+    /// What it keeps for each lease is in memory of its own, which is never given back.
     pub fn new(identity: Identity, table: Writer, seed: [u8; 32], now: Now) -> Self {
+        let memory = Memory::begin(Memory::allocate(table.capacity()), table.capacity());
+        let memory = memory.expect("it was allocated for this capacity");
+        Self::with_memory(identity, table, memory, seed, now)
+    }
+
+    /// A binder in memory that the caller provides: [`binder_words`] words, all zero.
+    ///
+    /// # Errors
+    /// The memory is too small, or not zero.
+    pub fn new_in(
+        words: &'static [AtomicU64],
+        identity: Identity,
+        table: Writer,
+        seed: [u8; 32],
+        now: Now,
+    ) -> Result<Self, MemoryError> {
+        let memory = Memory::begin(words, table.capacity())?;
+        Ok(Self::with_memory(identity, table, memory, seed, now))
+    }
+
+    fn with_memory(
+        identity: Identity,
+        table: Writer,
+        memory: Memory,
+        seed: [u8; 32],
+        now: Now,
+    ) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
-        let slots = table.slots() as usize;
         let (mut ranks, mut prefixes, mut answers) = ([0; 16], [0; 16], [0; 32]);
         rng.fill_bytes(&mut ranks);
         rng.fill_bytes(&mut prefixes);
@@ -146,14 +177,14 @@ impl Binder {
         Self {
             identity,
             table,
-            records: (0..slots).map(|_| None).collect(),
+            memory,
             certificate: None,
             signing_keys: Vec::new(),
             control: Control::Lost,
             revocations: Revocations::default(),
             cookies: Cookies::new(&mut rng, now.ms),
             answers: Answers::new(answers),
-            ranks: Ranks::new(ranks, (4 * slots).max(RANKS_MIN)),
+            ranks: Ranks::new(ranks, memory.ranks),
             budgets: Budgets::new(prefixes),
             timers: Timers::new(now.ms),
             transmits: VecDeque::new(),
@@ -262,7 +293,7 @@ impl Binder {
     /// How much the binder remembers.
     pub fn stored(&self) -> Stored {
         Stored {
-            records: self.records.iter().flatten().count(),
+            records: self.table.counts().active + self.table.counts().pending,
             answers: self.answers.len(),
             revocations: self.revocations.len(),
             timers: self.timers.len(),

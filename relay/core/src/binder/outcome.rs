@@ -150,6 +150,21 @@ impl BinderCounters {
         self.ended[end as usize] += 1;
     }
 
+    /// All counts in a fixed order.
+    pub(super) fn to_words(self) -> Vec<u64> {
+        let parts = [&self.outcomes[..], &self.refused, &self.ended];
+        [&[self.received, self.begun, self.activated][..], &parts.concat()].concat()
+    }
+
+    /// The inverse of [`BinderCounters::to_words`]; `None` if there are more or fewer.
+    pub(super) fn from_words(words: &[u64]) -> Option<Self> {
+        let (&[received, begun, activated], rest) = words.split_first_chunk()?;
+        let (&outcomes, rest) = rest.split_first_chunk()?;
+        let (&refused, rest) = rest.split_first_chunk()?;
+        let ended = *<&[u64; End::ALL.len()]>::try_from(rest).ok()?;
+        Some(Self { received, begun, activated, outcomes, refused, ended })
+    }
+
     /// How often this was the outcome.
     pub const fn outcome(&self, outcome: Outcome) -> u64 {
         self.outcomes[outcome.index()]
@@ -167,11 +182,13 @@ impl BinderCounters {
 
     /// What the identities are off by with this many leases: 0.
     pub fn skew(&self, leases: u64) -> u64 {
-        let outcomes = self.outcomes.iter().sum::<u64>();
+        let sum =
+            |counts: &[u64]| counts.iter().fold(0u64, |sum, count| sum.saturating_add(*count));
         let refused = self.outcomes[Outcome::Refused(Refusal::BadTicket).index()];
-        self.received.abs_diff(outcomes)
-            + refused.abs_diff(self.refused.iter().sum())
-            + self.begun.abs_diff(self.ended.iter().sum::<u64>() + leases)
+        self.received
+            .abs_diff(sum(&self.outcomes))
+            .saturating_add(refused.abs_diff(sum(&self.refused)))
+            .saturating_add(self.begun.abs_diff(sum(&self.ended).saturating_add(leases)))
     }
 }
 

@@ -1,8 +1,10 @@
 use std::hash::Hasher as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use siphasher::sip::SipHasher13;
 
 use super::leases::Claim;
+use super::memory::RANK_WORDS;
 
 /// The order of an instance's claims. BIND's is its stamp; that of RESUME follows the claim which
 /// the resumption ticket was given for.
@@ -31,10 +33,12 @@ impl Rank {
 /// of its own, while it has no lease, can make a pending one, which evicts nobody.
 #[derive(Debug)]
 pub(super) struct Ranks {
-    key: [u8; 16],
-    slots: Box<[Slot]>,
+    pub(super) key: [u8; 16],
+    /// A power of two of them.
+    slots: &'static [[AtomicU64; RANK_WORDS]],
 }
 
+/// Word 0 is the stamp, word 1 `resumed | instance`, low bits first.
 /// `instance` is the half of a hash that does not choose the slot. An instance that is taken for another
 /// one is refused as replayed until its stamp is above the other's.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,11 +48,11 @@ struct Slot {
     instance: u32,
 }
 
-const _: () = assert!(size_of::<Slot>() == 16);
+const _: () = assert!(size_of::<Slot>() == RANK_WORDS * 8);
 
 impl Ranks {
-    pub(super) fn new(key: [u8; 16], slots: usize) -> Self {
-        Self { key, slots: vec![Slot::default(); slots.next_power_of_two()].into() }
+    pub(super) const fn new(key: [u8; 16], slots: &'static [[AtomicU64; RANK_WORDS]]) -> Self {
+        Self { key, slots }
     }
 
     /// Whether the claim's rank is above the last one taken; it is taken if so.
@@ -60,15 +64,30 @@ impl Ranks {
         let hash = hasher.finish();
         let instance = (hash >> 32) as u32;
         let at = hash as u32 as usize % self.slots.len();
-        let slot = &mut self.slots[at];
+        let slot = read(&self.slots[at]);
         let last = Rank { stamp: slot.stamp, resumed: slot.resumed };
         let Rank { stamp, resumed } = claim.rank;
         if slot.instance == instance && claim.rank <= last {
             return false;
         }
-        *slot = Slot { stamp, resumed, instance };
+        write(&self.slots[at], Slot { stamp, resumed, instance });
         true
     }
+}
+
+fn read([stamp, rest]: &[AtomicU64; RANK_WORDS]) -> Slot {
+    let rest = rest.load(Ordering::Relaxed);
+    Slot {
+        stamp: stamp.load(Ordering::Relaxed),
+        resumed: rest as u32,
+        instance: (rest >> 32) as u32,
+    }
+}
+
+fn write([stamp, rest]: &[AtomicU64; RANK_WORDS], slot: Slot) {
+    stamp.store(slot.stamp, Ordering::Relaxed);
+    let packed = u64::from(slot.resumed) | u64::from(slot.instance) << 32;
+    rest.store(packed, Ordering::Relaxed);
 }
 
 #[cfg(test)]
@@ -79,7 +98,8 @@ mod tests {
 
     #[test]
     fn ranks_grow_for_each_instance_by_itself() {
-        let mut ranks = Ranks::new([1; 16], 1000);
+        let slots = std::array::from_fn::<_, 1024, _>(|_| [AtomicU64::new(0), AtomicU64::new(0)]);
+        let mut ranks = Ranks::new([1; 16], Box::leak(Box::new(slots)));
         let mut take = |instance, stamp, resumed| {
             ranks.take(&Claim {
                 session: SessionId(1),

@@ -43,6 +43,20 @@ impl Revocations {
         self.by_session_and_member.retain(|_, minimum| unix_s <= minimum.forget_after);
     }
 
+    /// By session and member.
+    pub(super) fn sorted(&self) -> Vec<Revocation> {
+        let all =
+            self.by_session_and_member.iter().map(|((session, member), minimum)| Revocation {
+                session: *session,
+                member: *member,
+                generation: minimum.generation,
+                forget_after: minimum.forget_after,
+            });
+        let mut all: Vec<_> = all.collect();
+        all.sort_unstable_by_key(|revocation| (revocation.session, revocation.member));
+        all
+    }
+
     pub(super) fn clear(&mut self) {
         self.by_session_and_member.clear();
     }

@@ -13,12 +13,12 @@ const SWEEP_STEPS: u32 = 20;
 #[derive(Debug)]
 pub(super) struct Timers {
     /// When to end a lease that nothing has used.
-    pending: VecDeque<(u64, Handle)>,
+    pub(super) pending: VecDeque<(u64, Handle)>,
     /// When to stop accepting the address before a rebind.
-    settling: VecDeque<(u64, Handle)>,
+    pub(super) settling: VecDeque<(u64, Handle)>,
     /// When to look for idle and expired leases in the next part of the table.
-    sweep_at_ms: u64,
-    sweep_from: u32,
+    pub(super) sweep_at_ms: u64,
+    pub(super) sweep_from: u32,
     ended: Vec<(Handle, End)>,
 }
 
@@ -101,11 +101,10 @@ impl Binder {
         for scanned in self.table.scan(from..to) {
             let lease = scanned.lease;
             let idle_ms = now.ms.saturating_sub(scanned.last_seen_ms);
-            let expires =
-                self.records[lease.handle.index() as usize].as_ref().map(|r| r.claim.expires);
+            let expires = self.memory.record(lease.handle.index()).expires;
             if lease.state == State::Active && idle_ms >= IDLE_TIMEOUT_MS {
                 ended.push((lease.handle, End::Idle));
-            } else if expires.is_none_or(|expires| self.is_over(now, expires)) {
+            } else if self.is_over(now, expires) {
                 ended.push((lease.handle, End::Expired));
             }
         }

@@ -119,6 +119,11 @@ impl Shard {
         }
     }
 
+    /// Goes on from the counts of the process before.
+    pub const fn resume(&mut self, counters: Counters) {
+        self.counters = counters;
+    }
+
     /// Begins a pass at `now_ms`, milliseconds since the relay's start.
     pub fn begin_pass(&mut self, now_ms: u64) {
         self.now_ms = now_ms;

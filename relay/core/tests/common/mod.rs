@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 
 use ed25519_dalek::SigningKey;
 use lanrage_proto::datagram::{Kind, kind};
@@ -18,6 +19,7 @@ use lanrage_proto::ids::{
 };
 use lanrage_proto::signed::{RelayCertificate, Ticket, TicketBody};
 use lanrage_proto::{Signature, TunnelKey};
+use lanrage_relay_core::binder::{ThawError, binder_words};
 use lanrage_relay_core::{Binder, Identity, Now, Outcome, Shard, Stun, Verdict, runs};
 use lanrage_relay_table::{Capacity, LocalId};
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -84,6 +86,12 @@ pub struct World {
     pub outcome: Option<Outcome>,
     sent: u64,
     nonces: u64,
+    /// The table's memory and the binder's.
+    memory: [&'static [AtomicU64]; 2],
+}
+
+fn words(count: usize) -> &'static [AtomicU64] {
+    (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>().leak()
 }
 
 pub fn identity() -> Identity {
@@ -100,15 +108,18 @@ impl World {
     pub fn new(leases: u32) -> Self {
         let now = Now { ms: 1_000, unix_s: START_UNIX };
         let signing = SigningKey::from_bytes(&[0x44; 32]);
-        let (writer, reader) = lanrage_relay_table::new(Capacity::for_leases(leases)).unwrap();
+        let capacity = Capacity::for_leases(leases);
+        let memory = [capacity.words(), binder_words(capacity)].map(words);
+        let (writer, reader) = lanrage_relay_table::create(memory[0], capacity).unwrap();
         let mut world = Self {
             now,
             shard: Shard::new(RELAY, reader, Stun::Answer),
-            binder: Binder::new(identity(), writer, [0x55; 32], now),
+            binder: Binder::new_in(memory[1], identity(), writer, [0x55; 32], now).unwrap(),
             signing,
             outcome: None,
             sent: 0,
             nonces: 0,
+            memory,
         };
         world.equip();
         world.binder.control_found(now);
@@ -122,6 +133,28 @@ impl World {
         self.binder = Binder::new(identity(), writer, [0x66; 32], self.now);
         self.sent = 0;
         self.equip();
+    }
+
+    /// Another process goes on: from memory, and from what this one has frozen. Its own secret on disk
+    /// is another, which must not matter.
+    pub fn upgrade(&mut self) {
+        let frozen = self.binder.freeze();
+        let (writer, reader) = lanrage_relay_table::adopt(self.memory[0]).unwrap();
+        let own = Identity { secret: [0x99; 32].into(), ..identity() };
+        let seed = [self.now.ms as u8; 32];
+        self.binder = Binder::thaw(&frozen, self.memory[1], own, writer, seed, self.now).unwrap();
+        assert_eq!(*self.binder.freeze(), *frozen);
+        let counters = *self.shard.counters();
+        self.shard = Shard::new(RELAY, reader, Stun::Answer);
+        self.shard.resume(counters);
+        self.equip();
+        self.check();
+    }
+
+    /// A binder from damaged state, if it can be.
+    pub fn thaw(&self, frozen: &[u8]) -> Result<Binder, ThawError> {
+        let (writer, _) = lanrage_relay_table::adopt(self.memory[0]).unwrap();
+        Binder::thaw(frozen, self.memory[1], identity(), writer, [1; 32], self.now)
     }
 
     fn equip(&mut self) {

@@ -1,0 +1,109 @@
+//! What another process is given to go on with may be damaged, and may be large.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::atomic::AtomicU64;
+
+use common::{LOCAL, Player, World, address, identity};
+use lanrage_proto::ids::{Generation, Member, RateClass, SessionId};
+use lanrage_relay_core::binder::{MemoryError, ThawError, binder_words};
+use lanrage_relay_core::{Binder, GivenLease, Now};
+use lanrage_relay_table::{Capacity, Full};
+use proptest::prelude::*;
+
+/// A relay with a bit of everything to freeze.
+fn world() -> World {
+    let mut world = World::new(8);
+    for member in 1..=4 {
+        let place = address(&format!("198.51.100.{member}:4000"));
+        let mut player = Player::new(1, member, place);
+        world.bind(&mut player).unwrap();
+    }
+    world.advance(200);
+    world
+}
+
+proptest! {
+    #[test]
+    fn damaged_state_is_an_error_or_a_binder(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let world = world();
+        let mut frozen = world.binder.freeze().to_vec();
+        for (at, value) in damage {
+            let at = at.index(frozen.len());
+            frozen[at] = value;
+        }
+        frozen.truncate(cut.map_or(frozen.len(), |cut| cut.index(frozen.len())));
+        let Ok(mut binder) = world.thaw(&frozen) else { return Ok(()) };
+        for step in 1..100 {
+            binder.handle_timeout(Now { ms: world.now.ms + step * 500, ..world.now });
+        }
+        prop_assert_eq!(binder.skew(), 0);
+    }
+
+    #[test]
+    fn noise_is_an_error(noise in prop::collection::vec(any::<u8>(), 0..2_000)) {
+        prop_assert!(world().thaw(&noise).is_err());
+    }
+}
+
+#[test]
+fn every_cut_is_an_error() {
+    let world = world();
+    let frozen = world.binder.freeze();
+    for len in 0..frozen.len() {
+        assert!(world.thaw(&frozen[..len]).is_err(), "{len} of {} bytes", frozen.len());
+    }
+    assert!(matches!(world.thaw(&[&frozen[..], &[0]].concat()), Err(ThawError::Malformed(_))));
+    world.thaw(&frozen).unwrap();
+    let mut newer = frozen.to_vec();
+    newer[3] += 1;
+    assert_eq!(world.thaw(&newer).map(drop), Err(ThawError::Version(2)));
+}
+
+fn words(count: usize) -> &'static [AtomicU64] {
+    (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>().leak()
+}
+
+fn given(number: u32) -> GivenLease {
+    GivenLease {
+        session: SessionId(u64::from(number / 4)),
+        member: Member::new((number % 4) as u8 + 1).unwrap(),
+        generation: Generation(1),
+        rate_class: RateClass(0),
+        expires: u64::MAX,
+        instance: [number as u8; 16],
+        address: SocketAddr::from((Ipv6Addr::from(u128::from(number)), 4000)),
+        local: LOCAL,
+    }
+}
+
+const NOW: Now = Now { ms: 5_000, unix_s: 1_800_000_000 };
+
+#[test]
+fn leases_are_given_without_a_bind() {
+    let capacity = Capacity { leases: 9, session_lines: 3 };
+    let (table, reader) = lanrage_relay_table::new(capacity).unwrap();
+    let memory = words(binder_words(capacity));
+    let mut binder = Binder::new_in(memory, identity(), table, [1; 32], NOW).unwrap();
+    for number in 0..8 {
+        let (handle, tag) = binder.give_lease(NOW, &given(number)).unwrap();
+        let lease = reader.source(handle).unwrap().lease;
+        assert_eq!((lease.tag, lease.endpoint.port), (tag, 4000));
+    }
+    binder.give_lease(NOW, &given(3)).unwrap();
+    assert_eq!((binder.counts().active, binder.counts().sessions, binder.skew()), (8, 2, 0));
+    binder.give_lease(NOW, &given(8)).unwrap();
+    assert_eq!(binder.give_lease(NOW, &given(9)), Err(Full::Leases));
+    assert_eq!(binder.skew(), 0);
+    binder.handle_timeout(Now { ms: 5_100, ..NOW });
+    assert_eq!(binder.counts().active, 9);
+
+    let (other, _) = lanrage_relay_table::new(capacity).unwrap();
+    let refused = Binder::new_in(memory, identity(), other, [1; 32], NOW).map(drop);
+    assert_eq!(refused.unwrap_err(), MemoryError::NotFresh);
+}
