@@ -9,7 +9,7 @@ use crossbeam::channel::{Receiver, Sender as CommandSender, TryRecvError};
 use lanrage_proto::KeyId;
 use lanrage_proto::api::Revocation;
 use lanrage_proto::signed::RelayCertificate;
-use lanrage_relay_core::Binder;
+use lanrage_relay_core::{Binder, Now};
 use lanrage_relay_uring::{Sender, SocketId};
 use tokio::sync::oneshot;
 
@@ -29,6 +29,16 @@ pub(crate) enum Order {
     ControlLost,
     Revoke(Revocation),
     ReplaceRevocations(Vec<Revocation>),
+    Task(Task),
+}
+
+/// What an operator asks of the binder, with the way back of the answer inside.
+pub(crate) struct Task(Box<dyn FnOnce(&mut Binder, Now) + Send>);
+
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Task")
+    }
 }
 
 /// The slow side's way to the binder.
@@ -44,6 +54,20 @@ impl Orders {
         binder: thread::Thread,
     ) -> Self {
         Self { sender, binder }
+    }
+
+    /// Has the binder carry out `task`; `None` when the relay is stopping.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&mut Binder, Now) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let task = Task(Box::new(move |binder, now| {
+            // A caller that has hung up does not matter.
+            let _ = answer.send(task(binder, now));
+        }));
+        self.give(Order::Task(task)).await;
+        answered.await.ok()
     }
 
     /// Gives an order and waits until it is carried out, or the binder is gone.
@@ -128,6 +152,7 @@ impl BinderThread {
                 Order::ControlFound => self.core.control_found(self.clock.now()),
                 Order::ControlLost => self.core.control_lost(),
                 Order::Revoke(revocation) => self.core.revoke(&revocation),
+                Order::Task(Task(task)) => task(&mut self.core, self.clock.now()),
                 Order::ReplaceRevocations(all) => self.core.replace_revocations(&all),
             }
             // Nobody waits when the relay is stopping.

@@ -25,6 +25,14 @@ pub enum Failure {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// There is no admin socket.
+    #[error("admin socket {path}: {source}", path = path.display())]
+    BindAdmin {
+        /// As configured.
+        path: std::path::PathBuf,
+        /// Why.
+        source: crate::admin::Listen,
+    },
     /// Control does not take this relay, or it was never asked to.
     #[error("{0}")]
     NotEnrolled(String),
@@ -40,7 +48,7 @@ Exit codes:
   1  any other failure
   2  wrong usage or configuration
   3  the state directory is corrupt, newer, locked, or not accessible
-  4  an address cannot be bound (the message names it)
+  4  an address or the admin socket cannot be bound (the message names it)
   5  not enrolled, or refused by control";
 
 /// For `check-config --help`.
@@ -59,7 +67,7 @@ impl Failure {
             Self::Other(_) => 1,
             Self::Config(_) => 2,
             Self::State(_) => 3,
-            Self::Bind(_) | Self::BindMetrics { .. } => 4,
+            Self::Bind(_) | Self::BindMetrics { .. } | Self::BindAdmin { .. } => 4,
             Self::NotEnrolled(_) => 5,
         }
     }

@@ -38,7 +38,7 @@ pub(crate) struct Health {
 impl Health {
     /// # Errors
     /// Why the relay is not ready.
-    fn is_ready(&self) -> Result<(), String> {
+    pub(crate) fn is_ready(&self) -> Result<(), String> {
         let now_ms = self.clock.ms();
         let is_alive = |alive_ms: u64| now_ms.saturating_sub(alive_ms) < ALIVE_MAX_MS;
         let shards = self.published.shards();

@@ -15,6 +15,12 @@ pub use failure::Failure;
 /// What outlives the process: keys, enrolment, what control said last.
 pub mod state;
 
+/// What operators ask of a running relay: the server's side.
+pub mod admin;
+
+/// What operators ask of a running relay: the command line.
+pub mod ctl;
+
 mod check;
 pub use check::check;
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use lanrage_relay::config::TOKEN_VARIABLE;
 use lanrage_relay::failure::{CHECK_EXIT_CODES, EXIT_CODES};
-use lanrage_relay::{Config, Failure, LogFormat, Settings};
+use lanrage_relay::{Config, Failure, LogFormat, Settings, ctl};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -32,6 +33,9 @@ enum Command {
     /// Print what `run` would run with, as a configuration file, and stop
     #[command(after_help = CHECK_EXIT_CODES)]
     CheckConfig(Sources),
+    /// Ask or tell a running relay
+    #[command(after_help = ctl::EXIT_CODES)]
+    Ctl(ctl::Ctl),
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,16 +49,20 @@ struct Sources {
 
 fn main() -> ExitCode {
     let arguments = Arguments::try_parse().unwrap_or_else(|error| name_variable(error).exit());
-    let done = match arguments.command {
-        Command::Run(sources) => serve(sources),
-        Command::CheckConfig(sources) => check(sources),
-    };
+    match arguments.command {
+        Command::Run(sources) => exit(serve(sources), Failure::exit_code),
+        Command::CheckConfig(sources) => exit(check(sources), Failure::exit_code),
+        Command::Ctl(ctl) => exit(ctl.run(), ctl::Failure::exit_code),
+    }
+}
+
+fn exit<E: Display>(done: Result<(), E>, code: impl Fn(&E) -> u8) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // There is nobody to tell when standard error is closed.
             let _ = writeln!(io::stderr(), "lanrage-relay: {failure}");
-            ExitCode::from(failure.exit_code())
+            ExitCode::from(code(&failure))
         }
     }
 }

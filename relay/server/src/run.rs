@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 
 use anyhow::Context as _;
@@ -12,6 +12,7 @@ use lanrage_relay_uring::{
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use crate::admin::{self, Admin, AdminSocket, Serving};
 use crate::binder::{BinderThread, Orders};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -66,6 +67,11 @@ pub async fn run(
         ),
         None => None,
     };
+    let admin_socket = config.admin_socket.as_deref().map(|path| {
+        AdminSocket::bind(path)
+            .map_err(|source| Failure::BindAdmin { path: path.to_owned(), source })
+    });
+    let admin_socket = admin_socket.transpose()?;
     let listening = Started {
         listen: sockets[0].locals().map(|(_, address)| address).collect(),
         metrics: metrics.as_ref().and_then(|listener| listener.local_addr().ok()),
@@ -76,9 +82,17 @@ pub async fn run(
     let published = Arc::new(Published::default());
     let facts = Facts { backend: resolved.kind.as_str(), capacity: config.capacity.leases };
     let health = Health { published: published.clone(), facts, clock, shards: config.shards };
+    let health = Arc::new(health);
+    let admin = Arc::new(Admin { health: health.clone(), serving: OnceLock::new() });
     let _http = metrics.map(|listener| {
         AbortOnDrop(tokio::spawn(async move {
-            http::serve(listener, Arc::new(health)).await;
+            http::serve(listener, health).await;
+        }))
+    });
+    let _admin = admin_socket.map(|socket| {
+        let admin = admin.clone();
+        AbortOnDrop(tokio::spawn(async move {
+            admin::serve(socket, admin).await;
         }))
     });
     started(&listening);
@@ -91,6 +105,12 @@ pub async fn run(
         let threads = parts.start(&config, &keys, &enrolment, sockets)?;
         let published = parts.published.clone();
         let orders = threads.orders.clone();
+        let serving = Serving {
+            relay: enrolment.relay.0,
+            pool: enrolment.pool.0,
+            orders: orders.clone(),
+        };
+        admin.serving.set(serving).expect("set here alone");
         let kept = Kept::new(state, told, published.clone());
         let link = Link::new(kept, keys, enrolment, orders, published, &config);
         link.recall().await;

@@ -57,6 +57,9 @@ pub struct Settings {
     /// [default: 127.0.0.1:9581]
     #[arg(long, env = "LANRAGE_RELAY_METRICS_LISTEN", value_name = "ADDR:PORT")]
     pub metrics_listen: Option<String>,
+    /// Unix socket for `ctl`; `off` or empty for none [default: admin.sock in the state directory]
+    #[arg(long, env = "LANRAGE_RELAY_ADMIN_SOCKET", value_name = "PATH")]
+    pub admin_socket: Option<PathBuf>,
     /// What is logged, as in `info,lanrage_relay=debug` [default: info]
     #[arg(long, env = "LANRAGE_RELAY_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -157,6 +160,7 @@ impl Settings {
             gso: self.gso.or(other.gso),
             stun: self.stun.or(other.stun),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
+            admin_socket: self.admin_socket.or(other.admin_socket),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
         }

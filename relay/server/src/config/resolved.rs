@@ -1,5 +1,5 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lanrage_proto::api::EnrolmentToken;
 use lanrage_proto::party::{NAME_LEN_MAX, parse_authority, valid_name};
@@ -31,6 +31,7 @@ pub struct Config {
     pub gso: GsoSetting,
     pub stun: bool,
     pub metrics_listen: Option<SocketAddr>,
+    pub admin_socket: Option<PathBuf>,
     pub log: String,
     pub log_format: LogFormat,
 }
@@ -83,8 +84,14 @@ impl Settings {
             let problem = format!("{log:?}: {error}: give LEVEL or TARGET=LEVEL, comma-separated");
             return Err(bad("log", problem));
         }
+        let state_dir = self.state_dir.unwrap_or_else(|| "/var/lib/lanrage-relay".into());
+        let admin_socket = match self.admin_socket {
+            None => Some(state_dir.join("admin.sock")),
+            Some(path) if path.as_os_str().is_empty() || path == Path::new("off") => None,
+            Some(path) => Some(path),
+        };
         Ok(Config {
-            state_dir: self.state_dir.unwrap_or_else(|| "/var/lib/lanrage-relay".into()),
+            state_dir,
             listen,
             advertise_ipv4,
             advertise_ipv6,
@@ -98,6 +105,7 @@ impl Settings {
             gso: self.gso.unwrap_or(GsoSetting::Auto),
             stun: self.stun.unwrap_or(true),
             metrics_listen,
+            admin_socket,
             log,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
         })
@@ -130,6 +138,7 @@ impl Config {
             gso: Some(self.gso),
             stun: Some(self.stun),
             metrics_listen: Some(metrics.unwrap_or_else(|| "off".to_owned())),
+            admin_socket: Some(self.admin_socket.clone().unwrap_or_else(|| "off".into())),
             log: Some(self.log.clone()),
             log_format: Some(self.log_format),
         })

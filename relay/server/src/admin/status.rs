@@ -1,0 +1,26 @@
+use std::sync::atomic::Ordering;
+
+use super::api::Status;
+use super::{Admin, Refused};
+
+impl Admin {
+    pub(super) fn status(&self) -> Result<Status, Refused> {
+        let health = &self.health;
+        let counts = health.published.binder().map(|binder| binder.counts);
+        let serving = self.serving.get();
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            relay: serving.map(|serving| serving.relay),
+            pool: serving.map(|serving| serving.pool),
+            uptime_s: health.clock.ms() / 1000,
+            backend: health.facts.backend.to_owned(),
+            not_ready: health.is_ready().err(),
+            control_connected: health.published.has_control.load(Ordering::Relaxed),
+            leases: counts.map_or(0, |counts| counts.active as u64),
+            leases_pending: counts.map_or(0, |counts| counts.pending as u64),
+            leases_capacity: u64::from(health.facts.capacity),
+            sessions: counts.map_or(0, |counts| counts.sessions as u64),
+        })
+    }
+}
