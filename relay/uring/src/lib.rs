@@ -23,6 +23,8 @@ mod mapping;
 mod sockets;
 pub use sockets::{BindError, MAX_SOCKETS, Sender, SocketId, SocketOptions, Sockets, bind};
 mod option;
+mod steering;
+pub use steering::{DataFrame, Spread, Steering};
 
 mod gso;
 pub use gso::{GsoMode, GsoSwitch};
