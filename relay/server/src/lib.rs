@@ -32,4 +32,6 @@ mod kept;
 mod metrics;
 mod published;
 mod queues;
+mod role;
 mod shard;
+mod steering;
