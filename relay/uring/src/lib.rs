@@ -31,10 +31,14 @@ pub use gso::{GsoMode, GsoSwitch};
 
 mod handler;
 pub use handler::{Handler, Received};
-mod queue;
-pub use queue::Tx;
+mod tx;
+pub use tx::Tx;
 mod arrival;
+mod copies;
+mod join;
 mod message;
+mod outgoing;
+mod queue;
 
 mod waker;
 pub use waker::Waker;

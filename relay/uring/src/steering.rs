@@ -230,7 +230,8 @@ mod tests {
             let Steering { program, .. } = Steering::new(shards, &FRAMES, spread);
             for first in 0..=u8::MAX {
                 for len in 0..40 {
-                    let mut datagram: Vec<u8> = (0..len).map(|at| (at * 37) as u8 ^ first).collect();
+                    let mut datagram: Vec<u8> =
+                        (0..len).map(|at| (at * 37) as u8 ^ first).collect();
                     if let Some(byte) = datagram.first_mut() {
                         *byte = first;
                     }

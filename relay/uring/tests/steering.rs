@@ -52,10 +52,7 @@ impl Steered {
     }
 
     fn peers(&self) -> [(UdpSocket, SocketAddr); 2] {
-        [
-            (peer_at("127.0.0.1:0", 100), self.locals[0]),
-            (peer_at("[::1]:0", 100), self.locals[1]),
-        ]
+        [(peer_at("127.0.0.1:0", 100), self.locals[0]), (peer_at("[::1]:0", 100), self.locals[1])]
     }
 }
 
