@@ -38,4 +38,6 @@ mod kept;
 mod metrics;
 mod published;
 mod queues;
+mod role;
 mod shard;
+mod steering;
