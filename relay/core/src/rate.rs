@@ -62,9 +62,14 @@ impl Meter {
         Self { rate, full_at: 0 }
     }
 
+    /// Whether the bucket has a unit.
+    pub const fn has(&self, now_ms: u64) -> bool {
+        self.rate.admits(self.full_at, now_ms, 1, 1) == 1
+    }
+
     /// Takes one unit if the bucket has it.
     pub const fn take(&mut self, now_ms: u64) -> bool {
-        let admitted = self.rate.admits(self.full_at, now_ms, 1, 1) == 1;
+        let admitted = self.has(now_ms);
         if admitted {
             self.full_at = self.rate.charge(self.full_at, now_ms, 1);
         }

@@ -256,7 +256,7 @@ fn a_full_binder_queue_is_a_counted_drop() {
     let mut world = World::new(16);
     let mut hello = vec![0xf0; 256];
     let verdict = world.shard.handle_run(&mut hello, 256, address("192.0.2.1:1"));
-    assert_eq!(verdict, Verdict::ToBinder(Class::Newcomer));
+    assert_eq!(verdict, Verdict::ToBinder(Class::Hello));
     world.shard.refused();
     let counters = world.shard.counters();
     assert_eq!((counters.received, counters.to_control, counters.skew()), (1, 0, 0));

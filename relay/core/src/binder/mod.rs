@@ -113,7 +113,8 @@ pub struct Stored {
 ///
 /// **The shell calls [`Binder::handle_datagram`] for each datagram from a shard,
 /// [`Binder::handle_activation`] for each activation and [`Binder::handle_timeout`] at
-/// [`Binder::poll_timeout`]; after each call it sends what [`Binder::poll_transmit`] gives.**
+/// [`Binder::poll_timeout`]; after each call it sends what [`Binder::poll_transmit`] gives, and says
+/// by [`Binder::spent`] how long a datagram took.**
 #[derive(Debug)]
 pub struct Binder {
     identity: Identity,
@@ -139,7 +140,7 @@ impl Binder {
     pub fn new(identity: Identity, table: Writer, seed: [u8; 32], now: Now) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let slots = table.slots() as usize;
-        let (mut ranks, mut prefixes, mut answers) = ([0; 16], [0; 16], [0; 32]);
+        let (mut ranks, mut prefixes, mut answers) = ([0; 16], [0; 16], [0; 16]);
         rng.fill_bytes(&mut ranks);
         rng.fill_bytes(&mut prefixes);
         rng.fill_bytes(&mut answers);
@@ -221,6 +222,12 @@ impl Binder {
         };
         self.counters.count(outcome);
         outcome
+    }
+
+    /// The last datagram took so long, with the sending of its answer: what each kind of datagram may
+    /// cost is a share of the binder's time.
+    pub fn spent(&mut self, now: Now, ns: u64) {
+        self.budgets.charge(now.ms, ns);
     }
 
     /// A frame has used a pending lease: it becomes its member's own.

@@ -58,13 +58,15 @@ pub enum Verdict {
     Drop,
 }
 
-/// The binder's queues: the first is served before the second.
+/// The binder's queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// CONTROL and RESUME: of those who have or had a lease.
     Established,
-    /// HELLO and BIND: anybody's.
-    Newcomer,
+    /// HELLO: anybody's, and cheap.
+    Hello,
+    /// BIND: anybody's, and as expensive as a hundred others.
+    Bind,
 }
 
 /// The longest datagram that goes to the binder.
@@ -143,8 +145,8 @@ impl Shard {
         match kind(run) {
             Kind::Data => self.handle_data(run, segment_size.clamp(1, run.len()), source),
             Kind::Stun => self.handle_stun(run, source),
-            Kind::Hello => self.hand_over(run, Hello::LEN, Hello::LEN, Class::Newcomer),
-            Kind::Bind => self.hand_over(run, Bind::LEN, Bind::LEN, Class::Newcomer),
+            Kind::Hello => self.hand_over(run, Hello::LEN, Hello::LEN, Class::Hello),
+            Kind::Bind => self.hand_over(run, Bind::LEN, Bind::LEN, Class::Bind),
             Kind::Control => {
                 self.hand_over(run, Sealed::LEN_MIN, Sealed::LEN_MAX, Class::Established)
             }
