@@ -71,11 +71,14 @@ impl Queues {
 
     /// The datagrams to handle next, each taken from its queue when it is asked for.
     pub(crate) fn round(&self) -> impl Iterator<Item = Item> {
-        let take = |queue: &'_ ArrayQueue<Item>, most| (0..most).map_while(move |_| queue.pop());
         take(&self.established, ESTABLISHED_PER_ROUND)
             .chain(take(&self.hellos, HELLOS_PER_ROUND))
             .chain(take(&self.binds, BINDS_PER_ROUND))
     }
+}
+
+fn take(queue: &ArrayQueue<Item>, most: usize) -> impl Iterator<Item = Item> {
+    (0..most).map_while(|_| queue.pop())
 }
 
 #[cfg(test)]

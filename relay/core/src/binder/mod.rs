@@ -12,11 +12,15 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 use zeroize::Zeroizing;
 
+use crate::classes::Classes;
+
 mod outcome;
 pub use outcome::{BinderCounters, End, Outcome};
 mod answers;
 mod bind;
 mod budgets;
+mod caps;
+pub use caps::{Cap, CapError, Caps};
 mod control;
 mod cookies;
 mod hello;
@@ -28,6 +32,7 @@ mod timers;
 
 use answers::Answers;
 use budgets::Budgets;
+use caps::Standing;
 use cookies::{Cookies, Place};
 use leases::Record;
 use ranks::Ranks;
@@ -129,6 +134,8 @@ pub struct Binder {
     answers: Answers,
     ranks: Ranks,
     budgets: Budgets,
+    classes: Classes,
+    standing: Standing,
     timers: Timers,
     transmits: VecDeque<Transmit>,
     counters: BinderCounters,
@@ -137,7 +144,14 @@ pub struct Binder {
 
 impl Binder {
     /// A binder that has no certificate, no signing keys and no control yet.
-    pub fn new(identity: Identity, table: Writer, seed: [u8; 32], now: Now) -> Self {
+    /// Its shards have the same classes.
+    pub fn new(
+        identity: Identity,
+        table: Writer,
+        classes: Classes,
+        seed: [u8; 32],
+        now: Now,
+    ) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let slots = table.slots() as usize;
         let (mut ranks, mut prefixes, mut answers) = ([0; 16], [0; 16], [0; 16]);
@@ -156,6 +170,8 @@ impl Binder {
             answers: Answers::new(answers),
             ranks: Ranks::new(ranks, (4 * slots).max(RANKS_MIN)),
             budgets: Budgets::new(prefixes),
+            classes,
+            standing: Standing::default(),
             timers: Timers::new(now.ms),
             transmits: VecDeque::new(),
             counters: BinderCounters::default(),

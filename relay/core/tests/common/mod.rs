@@ -23,7 +23,7 @@ use lanrage_proto::ids::{
 };
 use lanrage_proto::signed::{RelayCertificate, Ticket, TicketBody};
 use lanrage_proto::{Signature, TunnelKey};
-use lanrage_relay_core::{Binder, Identity, Now, Outcome, Shard, Stun, Verdict, runs};
+use lanrage_relay_core::{Binder, Classes, Identity, Now, Outcome, Shard, Stun, Verdict, runs};
 use lanrage_relay_table::{Capacity, LocalId};
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -117,10 +117,11 @@ impl World {
         let now = Now { ms: 1_000, unix_s: START_UNIX };
         let signing = SigningKey::from_bytes(&[0x44; 32]);
         let (writer, reader) = lanrage_relay_table::new(Capacity::for_leases(leases)).unwrap();
+        let classes = Classes::default();
         let mut world = Self {
             now,
-            shard: Shard::new(RELAY, reader, Stun::Answer),
-            binder: Binder::new(identity(), writer, [0x55; 32], now),
+            shard: Shard::new(RELAY, reader, classes.clone(), Stun::Answer),
+            binder: Binder::new(identity(), writer, classes, [0x55; 32], now),
             signing,
             outcome: None,
             is_checked: true,
@@ -135,8 +136,9 @@ impl World {
     /// The relay dies and comes back with what it keeps on disk.
     pub fn crash(&mut self, leases: u32) {
         let (writer, reader) = lanrage_relay_table::new(Capacity::for_leases(leases)).unwrap();
-        self.shard = Shard::new(RELAY, reader, Stun::Answer);
-        self.binder = Binder::new(identity(), writer, [0x66; 32], self.now);
+        let classes = Classes::default();
+        self.shard = Shard::new(RELAY, reader, classes.clone(), Stun::Answer);
+        self.binder = Binder::new(identity(), writer, classes, [0x66; 32], self.now);
         self.sent = 0;
         self.equip();
     }
