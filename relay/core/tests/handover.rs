@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 use common::{LOCAL, Player, World, address, identity};
 use lanrage_proto::ids::{Generation, Member, RateClass, SessionId};
 use lanrage_relay_core::binder::{MemoryError, ThawError, binder_words};
-use lanrage_relay_core::{Binder, GivenLease, Now};
+use lanrage_relay_core::{Binder, Classes, GivenLease, Now};
 use lanrage_relay_table::{Capacity, Full};
 use proptest::prelude::*;
 
@@ -89,7 +89,8 @@ fn leases_are_given_without_a_bind() {
     let capacity = Capacity { leases: 9, session_lines: 3 };
     let (table, reader) = lanrage_relay_table::new(capacity).unwrap();
     let memory = words(binder_words(capacity));
-    let mut binder = Binder::new_in(memory, identity(), table, [1; 32], NOW).unwrap();
+    let mut binder =
+        Binder::new_in(memory, identity(), table, Classes::default(), [1; 32], NOW).unwrap();
     for number in 0..8 {
         let (handle, tag) = binder.give_lease(NOW, &given(number)).unwrap();
         let lease = reader.source(handle).unwrap().lease;
@@ -104,6 +105,7 @@ fn leases_are_given_without_a_bind() {
     assert_eq!(binder.counts().active, 9);
 
     let (other, _) = lanrage_relay_table::new(capacity).unwrap();
-    let refused = Binder::new_in(memory, identity(), other, [1; 32], NOW).map(drop);
+    let refused =
+        Binder::new_in(memory, identity(), other, Classes::default(), [1; 32], NOW).map(drop);
     assert_eq!(refused.unwrap_err(), MemoryError::NotFresh);
 }

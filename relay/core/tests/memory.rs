@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 use common::{LOCAL, identity};
 use lanrage_proto::ids::{Generation, Member, RateClass, SessionId};
 use lanrage_relay_core::binder::binder_words;
-use lanrage_relay_core::{Binder, GivenLease, Now};
+use lanrage_relay_core::{Binder, Classes, GivenLease, Now};
 use lanrage_relay_table::Capacity;
 
 fn words(count: usize) -> &'static [AtomicU64] {
@@ -47,7 +47,8 @@ fn a_million_leases_in_parties_of_four() {
     let table_words = words(capacity.words());
     let (table, _) = lanrage_relay_table::create(table_words, capacity).unwrap();
     let memory = words(binder_words(capacity));
-    let mut binder = Binder::new_in(memory, identity(), table, [1; 32], NOW).unwrap();
+    let mut binder =
+        Binder::new_in(memory, identity(), table, Classes::default(), [1; 32], NOW).unwrap();
     let empty = resident() - before;
     for number in 0..LEASES {
         binder.give_lease(NOW, &given(number)).unwrap();
@@ -62,7 +63,8 @@ fn a_million_leases_in_parties_of_four() {
     let begun = std::time::Instant::now();
     let (table, _) = lanrage_relay_table::adopt(table_words).unwrap();
     let adopted = begun.elapsed();
-    let binder = Binder::thaw(&frozen, memory, identity(), table, [1; 32], NOW).unwrap();
+    let binder =
+        Binder::thaw(&frozen, memory, identity(), table, Classes::default(), [1; 32], NOW).unwrap();
     println!("adopted in {adopted:?}, thawed in {:?}", begun.elapsed() - adopted);
     assert_eq!((binder.counts().active, binder.counts().sessions), (1_000_000, 250_000));
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 
 use anyhow::Context as _;
-use lanrage_relay_core::{Binder, Shard, Stun};
+use lanrage_relay_core::{Binder, Classes, Shard, Stun};
 use lanrage_relay_table as table;
 use lanrage_relay_uring::{
     Backend, BackendKind, GsoSwitch, Options, SocketId, Sockets, Waker, probe,
@@ -113,11 +113,8 @@ pub async fn run(
         let threads = parts.start(&config, &keys, &enrolment, steered)?;
         let published = parts.published.clone();
         let orders = threads.orders.clone();
-        let serving = Serving {
-            relay: enrolment.relay.0,
-            pool: enrolment.pool.0,
-            orders: orders.clone(),
-        };
+        let serving =
+            Serving { relay: enrolment.relay.0, pool: enrolment.pool.0, orders: orders.clone() };
         admin.serving.set(serving).expect("set here alone");
         let kept = Kept::new(state, told, published.clone());
         let link = Link::new(kept, keys, enrolment, orders, published, &config);
@@ -172,7 +169,9 @@ impl Parts {
         let (writer, reader) = table::new(config.capacity).context("allocating the lease table")?;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
-        let core = Binder::new(keys.binder_identity(enrolment), writer, seed, self.clock.now());
+        let classes = Classes::default();
+        let identity = keys.binder_identity(enrolment);
+        let core = Binder::new(identity, writer, classes.clone(), seed, self.clock.now());
         let queues = Arc::new(Queues::new());
         let stop = Arc::new(AtomicBool::new(false));
         let ids: Box<[SocketId]> = shards[0].locals().map(|(id, _)| id).collect();
@@ -206,7 +205,7 @@ impl Parts {
         for (number, sockets) in shards.into_iter().chain(control).enumerate() {
             let role = if number < count { Role::Shard(number) } else { Role::Control };
             let (kind, options, clock) = (self.kind, self.options.clone(), self.clock);
-            let core = Shard::new(enrolment.relay, reader.clone(), stun);
+            let core = Shard::new(enrolment.relay, reader.clone(), classes.clone(), stun);
             let (ids, queues, binder) = (ids.clone(), queues.clone(), binder_thread.clone());
             let (opened, is_open) = mpsc::sync_channel(1);
             let cpus = cpus.clone();

@@ -8,8 +8,10 @@ use lanrage_relay_table::{self as table, Handle};
 use zeroize::Zeroizing;
 
 use super::answers::Answers;
+use super::caps::Standing;
 use super::memory::{Memory, MemoryError};
 use super::{Binder, BinderCounters, Control, Identity, Now};
+use crate::classes::Classes;
 
 const VERSION: u32 = 1;
 const WHAT: &str = "frozen binder";
@@ -41,10 +43,14 @@ impl Binder {
     /// version u32 | relay secret 32 B
     /// cookies     epoch u32 | current 32 B | former 32 B | rotates at u64
     /// ranks       key 16 B
-    /// answers     key 32 B | count u32, (until u64, digest 32 B, address, local u16, answer)...
+    /// answers     key 16 B | count u32, (until u64, question 16 B, length u16, answer)...
     /// control     since u64, or all ones when lost
     /// timers      sweep at u64 | sweep from u32 | pending, settling: count u32, (at u64, handle u32)...
     /// revocations count u32, (session u64, member u8, generation u32, forget after u64)...
+    /// caps        of sessions: count u32, (session u64, caps)...
+    ///             of leases: count u32, (session u64, member u8, caps)...
+    ///             slots: count u32, (slot u8, class u8, caps of the lease, of the session)...
+    ///             caps: packets, bytes, copies, u64 each, 0 for none
     /// counters    count u32, u64...
     /// ```
     ///
@@ -72,6 +78,7 @@ impl Binder {
                 .u32(revocation.generation.0)
                 .u64(revocation.forget_after)
         });
+        out = self.standing.freeze(out);
         let counters = self.counters.to_words();
         out = out.u32(counters.len() as u32);
         Zeroizing::new(counters.iter().fold(out, |out, word| out.u64(*word)).finish())
@@ -88,6 +95,7 @@ impl Binder {
         words: &'static [AtomicU64],
         mut identity: Identity,
         table: table::Writer,
+        classes: Classes,
         seed: [u8; 32],
         now: Now,
     ) -> Result<Self, ThawError> {
@@ -98,7 +106,7 @@ impl Binder {
             other => return Err(ThawError::Version(other)),
         }
         identity.secret = Zeroizing::new(reader.array()?);
-        let mut binder = Self::with_memory(identity, table, memory, seed, now);
+        let mut binder = Self::with_memory(identity, table, classes, memory, seed, now);
         binder.cookies.thaw(&mut reader)?;
         binder.ranks.key = reader.array()?;
         binder.answers = Answers::thaw(&mut reader)?;
@@ -114,6 +122,8 @@ impl Binder {
         for _ in 0..reader.u32()? {
             binder.revocations.insert(&read_revocation(&mut reader)?);
         }
+        binder.standing = Standing::thaw(&mut reader)?;
+        binder.standing.install(&binder.classes);
         let counters = (0..reader.u32()?).map(|_| reader.u64()).collect::<Result<Vec<_>, _>>()?;
         binder.counters = BinderCounters::from_words(&counters).ok_or(Malformed(WHAT))?;
         reader.finish()?;

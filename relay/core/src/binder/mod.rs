@@ -13,11 +13,15 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 use zeroize::Zeroizing;
 
+use crate::classes::Classes;
+
 mod outcome;
 pub use outcome::{BinderCounters, End, Outcome};
 mod answers;
 mod bind;
 mod budgets;
+mod caps;
+pub use caps::{Cap, CapError, Caps};
 mod control;
 mod cookies;
 mod hello;
@@ -36,6 +40,7 @@ mod timers;
 
 use answers::Answers;
 use budgets::Budgets;
+use caps::Standing;
 use cookies::{Cookies, Place};
 use memory::Memory;
 use ranks::Ranks;
@@ -118,7 +123,8 @@ pub struct Stored {
 ///
 /// **The shell calls [`Binder::handle_datagram`] for each datagram from a shard,
 /// [`Binder::handle_activation`] for each activation and [`Binder::handle_timeout`] at
-/// [`Binder::poll_timeout`]; after each call it sends what [`Binder::poll_transmit`] gives.**
+/// [`Binder::poll_timeout`]; after each call it sends what [`Binder::poll_transmit`] gives, and says
+/// by [`Binder::spent`] how long a datagram took.**
 #[derive(Debug)]
 pub struct Binder {
     identity: Identity,
@@ -132,6 +138,8 @@ pub struct Binder {
     answers: Answers,
     ranks: Ranks,
     budgets: Budgets,
+    classes: Classes,
+    standing: Standing,
     timers: Timers,
     transmits: VecDeque<Transmit>,
     counters: BinderCounters,
@@ -140,11 +148,18 @@ pub struct Binder {
 
 impl Binder {
     /// A binder that has no certificate, no signing keys and no control yet.
-    /// What it keeps for each lease is in memory of its own, which is never given back.
-    pub fn new(identity: Identity, table: Writer, seed: [u8; 32], now: Now) -> Self {
+    /// Its shards have the same classes. What it keeps for each lease is in memory of its own, which is
+    /// never given back.
+    pub fn new(
+        identity: Identity,
+        table: Writer,
+        classes: Classes,
+        seed: [u8; 32],
+        now: Now,
+    ) -> Self {
         let memory = Memory::begin(Memory::allocate(table.capacity()), table.capacity());
         let memory = memory.expect("it was allocated for this capacity");
-        Self::with_memory(identity, table, memory, seed, now)
+        Self::with_memory(identity, table, classes, memory, seed, now)
     }
 
     /// A binder in memory that the caller provides: [`binder_words`] words, all zero.
@@ -155,22 +170,24 @@ impl Binder {
         words: &'static [AtomicU64],
         identity: Identity,
         table: Writer,
+        classes: Classes,
         seed: [u8; 32],
         now: Now,
     ) -> Result<Self, MemoryError> {
         let memory = Memory::begin(words, table.capacity())?;
-        Ok(Self::with_memory(identity, table, memory, seed, now))
+        Ok(Self::with_memory(identity, table, classes, memory, seed, now))
     }
 
     fn with_memory(
         identity: Identity,
         table: Writer,
+        classes: Classes,
         memory: Memory,
         seed: [u8; 32],
         now: Now,
     ) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
-        let (mut ranks, mut prefixes, mut answers) = ([0; 16], [0; 16], [0; 32]);
+        let (mut ranks, mut prefixes, mut answers) = ([0; 16], [0; 16], [0; 16]);
         rng.fill_bytes(&mut ranks);
         rng.fill_bytes(&mut prefixes);
         rng.fill_bytes(&mut answers);
@@ -186,6 +203,8 @@ impl Binder {
             answers: Answers::new(answers),
             ranks: Ranks::new(ranks, memory.ranks),
             budgets: Budgets::new(prefixes),
+            classes,
+            standing: Standing::default(),
             timers: Timers::new(now.ms),
             transmits: VecDeque::new(),
             counters: BinderCounters::default(),
@@ -252,6 +271,12 @@ impl Binder {
         };
         self.counters.count(outcome);
         outcome
+    }
+
+    /// The last datagram took so long, with the sending of its answer: what each kind of datagram may
+    /// cost is a share of the binder's time.
+    pub fn spent(&mut self, now: Now, ns: u64) {
+        self.budgets.charge(now.ms, ns);
     }
 
     /// A frame has used a pending lease: it becomes its member's own.

@@ -20,6 +20,8 @@ pub(super) struct Broadcast {
 #[derive(Debug)]
 pub(super) struct Backlog {
     slots: Box<[Slot]>,
+    /// By slot, so that counting a session's does not touch the slots.
+    sessions: Box<[Option<SessionId>]>,
     first: usize,
     len: usize,
 }
@@ -34,21 +36,32 @@ struct Slot {
 impl Backlog {
     pub(super) fn new(slots: usize) -> Self {
         let slot = || Slot { broadcast: None, bytes: [0; DATAGRAM_LEN_MAX], len: 0 };
-        Self { slots: (0..slots).map(|_| slot()).collect(), first: 0, len: 0 }
+        Self {
+            slots: (0..slots).map(|_| slot()).collect(),
+            sessions: vec![None; slots].into(),
+            first: 0,
+            len: 0,
+        }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    pub(super) const fn is_full(&self) -> bool {
-        self.len == self.slots.len()
+    /// Whether one more of the session's may wait: a session has at most half as many slots as are
+    /// left for others, so that no number of loud sessions fills the backlog (A. K. Choudhury and E. L.
+    /// Hahne, "Dynamic queue length thresholds", IEEE/ACM Trans. Networking 6(2), 1998).
+    pub(super) fn has_room(&self, session: SessionId) -> bool {
+        let free = self.slots.len() - self.len;
+        let own = self.sessions.iter().filter(|other| **other == Some(session)).count();
+        free > 0 && own <= free / 2
     }
 
     /// The caller has seen that there is room; `frame` is at most a datagram long.
     pub(super) fn push(&mut self, broadcast: Broadcast, frame: &[u8]) {
-        debug_assert!(!self.is_full());
+        debug_assert!(self.len < self.slots.len());
         let at = (self.first + self.len) % self.slots.len();
+        self.sessions[at] = Some(broadcast.session);
         let slot = &mut self.slots[at];
         slot.broadcast = Some(broadcast);
         slot.bytes[..frame.len()].copy_from_slice(frame);
@@ -63,6 +76,7 @@ impl Backlog {
 
     pub(super) fn pop(&mut self) {
         if self.slots[self.first].broadcast.take().is_some() {
+            self.sessions[self.first] = None;
             self.first = (self.first + 1) % self.slots.len();
             self.len -= 1;
         }
