@@ -38,6 +38,7 @@ pub use lease::{Lease, READ_TRIES, State};
 mod owner;
 pub use owner::{Budget, OwnerLine, Received, SessionLine};
 mod chain;
+mod directory;
 mod slabs;
 pub use slabs::{Capacity, CapacityError, Footprint, new};
 mod reader;

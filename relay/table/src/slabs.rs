@@ -4,6 +4,7 @@ use std::{collections::TryReserveError, sync::Arc};
 
 use crate::{
     chain::ChainLine,
+    directory::Directory,
     ids::Handle,
     index::SessionIndex,
     lease::LeaseLine,
@@ -38,7 +39,8 @@ impl Capacity {
         let lines = self.session_lines as usize + 1;
         Footprint {
             slabs: leases * (size_of::<LeaseLine>() + size_of::<OwnerLine>())
-                + lines * (size_of::<ChainLine>() + size_of::<SessionLine>()),
+                + lines * (size_of::<ChainLine>() + size_of::<SessionLine>())
+                + Directory::footprint(self.session_lines),
             writer: Writer::footprint(self) + SessionIndex::footprint(self.session_lines),
         }
     }
@@ -58,7 +60,7 @@ impl Capacity {
 /// Bytes of a table, by who uses them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Footprint {
-    /// The four slabs that shards and binder share.
+    /// The slabs and the directory of sessions that shards and binder share.
     pub slabs: usize,
     /// The binder's own free lists and indexes.
     pub writer: usize,
@@ -93,6 +95,7 @@ pub(crate) struct Slabs {
     pub(crate) chains: Box<[ChainLine]>,
     /// By the number of the chain's head.
     pub(crate) sessions: Box<[SessionLine]>,
+    pub(crate) directory: Directory,
 }
 
 impl Slabs {
@@ -104,6 +107,7 @@ impl Slabs {
             owners: allocate(leases, OwnerLine::default)?,
             chains: allocate(lines, ChainLine::default)?,
             sessions: allocate(lines, SessionLine::default)?,
+            directory: Directory::new(capacity.session_lines)?,
         })
     }
 }
