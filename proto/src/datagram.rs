@@ -23,6 +23,10 @@ pub enum Kind {
     Resume,
     /// [`first_byte::RESUMED`]
     Resumed,
+    /// [`first_byte::MESH`]
+    Mesh,
+    /// [`first_byte::MESH_ABSENT`]
+    MeshAbsent,
     /// Anything else.
     Unknown,
 }
@@ -49,6 +53,10 @@ pub mod first_byte {
     pub const RESUME: u8 = 0xf8;
     /// {type, version, 0 u16, nonce 16 B, IV 12 B, sealed body}
     pub const RESUMED: u8 = 0xf9;
+    /// {type, version, relay u16, epoch, shard, source, destination, counter u64, session u64, tag u64, payload}
+    pub const MESH: u8 = 0xfa;
+    /// As MESH, without a payload: the answer to a frame for a member that has no lease
+    pub const MESH_ABSENT: u8 = 0xfb;
 }
 
 /// Sorts a datagram by its first byte, and by the magic cookie for STUN.
@@ -64,6 +72,8 @@ pub fn kind(datagram: &[u8]) -> Kind {
         Some(&first_byte::CONTROL) => Kind::Control,
         Some(&first_byte::RESUME) => Kind::Resume,
         Some(&first_byte::RESUMED) => Kind::Resumed,
+        Some(&first_byte::MESH) => Kind::Mesh,
+        Some(&first_byte::MESH_ABSENT) => Kind::MeshAbsent,
         Some(&byte) if byte & 0xc0 == 0 && crate::stun::has_magic_cookie(datagram) => Kind::Stun,
         _ => Kind::Unknown,
     }

@@ -1,5 +1,7 @@
 use std::net::Ipv4Addr;
+use std::sync::LazyLock;
 
+use lanrage_proto::bytes::TunnelKey;
 use lanrage_proto::datagram::{Kind, kind};
 use lanrage_proto::frame::Cookie;
 use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound};
@@ -8,12 +10,16 @@ use lanrage_proto::frame::control::{Message as Control, Sealed};
 use lanrage_proto::frame::data::{Delivered, SelfProbe, Sent};
 use lanrage_proto::frame::hello::Hello;
 use lanrage_proto::frame::hint::Hint;
+use lanrage_proto::frame::mesh::{
+    DATAGRAM_LEN_MAX, DELIVERED, HEADER_LEN, MeshEpoch, MeshHeader, MeshKey, MeshSecret,
+};
 use lanrage_proto::frame::resume::{Resume, Resumed};
 use lanrage_proto::handshake::Responder;
-use lanrage_proto::ids::{Destination, Handle, KeyId, RelayId};
+use lanrage_proto::ids::{Destination, Handle, KeyId, PoolId, RelayId};
 use lanrage_proto::inner::{Message, is_message};
 use lanrage_proto::signed::{KickRecord, RelayCertificate, Ticket};
 use lanrage_proto::stun as format;
+use x25519_dalek::{PublicKey, StaticSecret};
 
 /// The keys of `proto/tests/golden`, so that its frames open.
 const TO_RELAY: [u8; 32] = run(0xa0);
@@ -48,7 +54,7 @@ pub fn client_frame(bytes: &[u8]) {
     }
     if let Ok(hint) = Hint::decode(bytes) {
         assert_eq!(kind, Kind::Hint);
-        assert_eq!(hint.encode()[..], *bytes);
+        assert_eq!(hint.encode(&mut [0; Hint::LEN_MAX]), bytes);
     }
     if let Ok(challenge) = Challenge::decode(bytes) {
         assert_eq!(kind, Kind::Challenge);
@@ -91,6 +97,7 @@ pub fn relay_frame(bytes: &[u8]) {
             assert_eq!(destination.to_wire(), sent.destination);
         }
     }
+    mesh(bytes);
     if let Ok(hello) = Hello::decode(bytes) {
         assert_eq!(kind, Kind::Hello);
         assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
@@ -112,6 +119,32 @@ pub fn relay_frame(bytes: &[u8]) {
     control(bytes, &TO_RELAY);
     bind_request(bytes);
 }
+
+/// A header that holds under its key is the one that is written, and becomes a frame as delivered.
+fn mesh(bytes: &[u8]) {
+    let Some(header) = bytes.first_chunk() else { return };
+    let Ok(mesh) = MeshHeader::decode(header) else { return };
+    assert!(matches!(kind(bytes), Kind::Mesh | Kind::MeshAbsent));
+    let written = mesh.encode(&MESH_KEY, bytes.len());
+    assert_eq!(written == *header, MESH_KEY.verifies(header, bytes.len()));
+    assert_eq!(MeshHeader::decode(&written), Ok(mesh));
+    assert!(!MESH_KEY.verifies(&written, bytes.len() + 1));
+    if bytes.len() <= DATAGRAM_LEN_MAX {
+        let mut frame = bytes.to_vec();
+        mesh.deliver(frame.first_chunk_mut().expect("as long as a header"), RELAY);
+        let (delivered, payload) = Delivered::decode(&frame[DELIVERED]).expect("well formed");
+        assert_eq!((delivered.ingress, delivered.egress), (mesh.sender, RELAY));
+        assert_eq!(payload, &bytes[HEADER_LEN..]);
+    }
+}
+
+/// Of `proto/tests/golden`.
+static MESH_KEY: LazyLock<MeshKey> = LazyLock::new(|| {
+    let private = StaticSecret::from([6; 32]);
+    let other = TunnelKey(PublicKey::from(&StaticSecret::from(RELAY_PRIVATE)).to_bytes());
+    let secret = MeshSecret::agree(&private, &other, PoolId(0x0102)).expect("a usable key");
+    secret.key(RELAY, RelayId(0x0304), MeshEpoch(1_700_000_000 / 600))
+});
 
 fn bind_request(bytes: &[u8]) {
     if let Ok(request) = BindRequest::decode(bytes) {

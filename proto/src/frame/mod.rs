@@ -15,6 +15,9 @@ pub mod challenge;
 /// BIND and BOUND around the Noise handshake (§4.4, §4.5).
 pub mod bind;
 
+/// Data between relays (§3.6).
+pub mod mesh;
+
 /// Sealed control messages of a lease: REBIND, RELEASE, MOVING (§5.1).
 pub mod control;
 

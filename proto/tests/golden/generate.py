@@ -137,6 +137,58 @@ for name, kind, destination in (("hint_no_lease", 1, 0), ("hint_no_peer", 2, PEE
     write(name, "HINT (§3.5)", (b"\xf6", "type"), (u8(kind), "kind"), (u16(destination), "destination"),
           (u32(HANDLE), "handle"), (u32(TAG), "tag"))
 
+write("hint_no_peer_there", "HINT about a member at another relay (§3.5)", (b"\xf6", "type"), (u8(3), "kind"),
+      (u16(PEER_MEMBER), "destination"), (u32(HANDLE), "handle"), (u32(TAG), "tag"), (u16(OTHER_RELAY), "egress relay"))
+
+
+# ---------------------------------------------------------------- §3.6 between relays
+def siphash24(key, data):
+    """SipHash-2-4 (Aumasson, Bernstein 2012) as a number."""
+    mask = (1 << 64) - 1
+    rotl = lambda x, by: (x << by | x >> (64 - by)) & mask
+    k0, k1 = (int.from_bytes(key[at : at + 8], "little") for at in (0, 8))
+    v = [k0 ^ 0x736F6D6570736575, k1 ^ 0x646F72616E646F6D, k0 ^ 0x6C7967656E657261, k1 ^ 0x7465646279746573]
+
+    def rounds(count):
+        for _ in range(count):
+            v[0] = v[0] + v[1] & mask; v[1] = rotl(v[1], 13) ^ v[0]; v[0] = rotl(v[0], 32)
+            v[2] = v[2] + v[3] & mask; v[3] = rotl(v[3], 16) ^ v[2]
+            v[0] = v[0] + v[3] & mask; v[3] = rotl(v[3], 21) ^ v[0]
+            v[2] = v[2] + v[1] & mask; v[1] = rotl(v[1], 17) ^ v[2]; v[2] = rotl(v[2], 32)
+
+    whole = len(data) // 8 * 8
+    last = data[whole:].ljust(7, b"\0") + u8(len(data) & 0xFF)
+    for at in range(0, whole + 8, 8):
+        word = int.from_bytes((data[:whole] + last)[at : at + 8], "little")
+        v[3] ^= word
+        rounds(2)
+        v[0] ^= word
+    v[2] ^= 0xFF
+    rounds(4)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+# The example of the paper's appendix A.
+assert siphash24(run(0, 16), run(0, 15)) == 0xA129CA6149BE45E5
+
+MESH_EPOCH, SHARD, COUNTER = NOW // 600, 6, 0x0102030405 >> 4
+MESH_KEY = hkdf(dh(RELAY_PRIVATE, x_public(PEER)), b"lanrage mesh 1",
+                u16(POOL) + u16(RELAY) + u16(OTHER_RELAY) + u32(MESH_EPOCH))[:16]
+
+
+def mesh(name, title, kind, source, destination, payload):
+    fields = [(kind, "type"), (u8(1), "version"), (u16(RELAY), "sending relay"), (u8(MESH_EPOCH & 0xFF), "epoch"),
+              (u8(SHARD), "shard"), (u8(source), "source"), (u8(destination), "destination"),
+              (u64(COUNTER), "counter"), (u64(SESSION), "session")]
+    covered = b"".join(data for data, _ in fields) + u16(32 + len(payload))
+    fields.append((u64(siphash24(MESH_KEY, covered)), "tag"))
+    write(name, title, *fields, *([(payload, "WireGuard datagram")] if payload else []))
+
+
+mesh("mesh_data", "data between relays (§3.6)", b"\xfa", MEMBER, PEER_MEMBER, PAYLOAD)
+mesh("mesh_everyone", "data for everyone between relays (§3.6)", b"\xfa", MEMBER, 255, PAYLOAD)
+mesh("mesh_absent", "the answer to data for a member without a lease (§3.6)", b"\xfb", PEER_MEMBER, MEMBER, b"")
+
 # ---------------------------------------------------------------- §6 signed
 def signed(name, title, context, fields):
     body = b"".join(data for data, _ in fields)

@@ -165,7 +165,11 @@ pub(crate) fn control_message() -> impl Strategy<Value = Message> {
 }
 
 pub(crate) fn hint_kind() -> impl Strategy<Value = HintKind> {
-    prop_oneof![Just(HintKind::NoLease), member().prop_map(HintKind::NoPeer)]
+    prop_oneof![
+        Just(HintKind::NoLease),
+        member().prop_map(HintKind::NoPeer),
+        (member(), relay()).prop_map(|(member, relay)| HintKind::NoPeerThere(member, relay)),
+    ]
 }
 
 pub(crate) fn leases() -> impl Strategy<Value = Vec<(RelayId, LeaseState)>> {

@@ -97,18 +97,24 @@ fn self_probe() {
 fn hints() {
     let no_lease = Hint { kind: HintKind::NoLease, handle: HANDLE, tag: TAG };
     let no_peer = Hint { kind: HintKind::NoPeer(peer_member()), handle: HANDLE, tag: TAG };
-    for (name, hint) in [("hint_no_lease", no_lease), ("hint_no_peer", no_peer)] {
+    let there = HintKind::NoPeerThere(peer_member(), OTHER_RELAY);
+    let no_peer_there = Hint { kind: there, handle: HANDLE, tag: TAG };
+    for (name, hint) in [
+        ("hint_no_lease", no_lease),
+        ("hint_no_peer", no_peer),
+        ("hint_no_peer_there", no_peer_there),
+    ] {
         let frame = golden::bytes(name);
         assert_eq!(datagram::kind(&frame), Kind::Hint);
         assert_eq!(Hint::decode(&frame), Ok(hint));
-        assert_eq!(hint.encode()[..], frame);
+        assert_eq!(hint.encode(&mut [0; Hint::LEN_MAX]), frame);
     }
 }
 
 #[test]
 fn a_hint_is_refused_for_each_field_that_cannot_be() {
     let frame = golden::bytes("hint_no_peer");
-    for (at, value) in [(0, 0xf5), (1, 0), (1, 1), (1, 3), (2, 1), (3, 0), (3, 251)] {
+    for (at, value) in [(0, 0xf5), (1, 0), (1, 1), (1, 3), (1, 4), (2, 1), (3, 0), (3, 251)] {
         let mut changed = frame.clone();
         changed[at] = value;
         assert!(Hint::decode(&changed).is_err(), "byte {at} = {value}");

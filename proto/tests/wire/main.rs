@@ -12,6 +12,7 @@ mod control;
 mod data;
 mod handshake;
 mod inner;
+mod mesh;
 mod party;
 mod signed;
 mod stun;

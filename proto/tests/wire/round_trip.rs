@@ -54,7 +54,7 @@ proptest! {
         let probe = SelfProbe { sequence, cookie };
         prop_assert_eq!(SelfProbe::decode(&probe.encode()), Some(probe));
         let hint = Hint { kind, handle: Handle(handle), tag: Tag(tag) };
-        prop_assert_eq!(Hint::decode(&hint.encode()), Ok(hint));
+        prop_assert_eq!(Hint::decode(hint.encode(&mut [0; Hint::LEN_MAX])), Ok(hint));
         let (version_min, version_max) = (versions.0.min(versions.1).max(1), versions.0.max(versions.1).max(1));
         let hello = Hello { version_min, version_max, nonce };
         prop_assert_eq!(Hello::decode(&hello.encode()), Ok(hello));

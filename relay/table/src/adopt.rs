@@ -75,6 +75,9 @@ impl Adoption {
             Some(head) if head == lease.chain => Ok(()),
             Some(_) => Err(Corrupt("a session has two chains")),
             None => {
+                if self.slabs.directory.find(lease.session) != Some(lease.chain) {
+                    return Err(Corrupt("a session is not in the directory"));
+                }
                 self.take_chain(lease.chain)?;
                 self.heads.insert(lease.session, lease.chain);
                 Ok(())

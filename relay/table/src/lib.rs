@@ -41,6 +41,7 @@ pub use owner::{Budget, OwnerLine, Received, SessionLine};
 mod chain;
 mod memory;
 pub use memory::{AttachError, LAYOUT_VERSION};
+mod directory;
 mod slabs;
 pub use slabs::{Capacity, CapacityError, Footprint, adopt, create, new};
 mod reader;

@@ -1,17 +1,22 @@
 //! The words that a table lives in: what it says of itself, and where each slab lies.
 //!
 //! ```text
-//! line 0                  word 0 magic | word 1 layout version | word 2 leases u32 | session lines u32, low bits first
+//! line 0                  word 0 magic | word 1 layout version | word 2 leases u32 | session lines u32, low bits first |
+//!                         words 3, 4 key of the directory
 //! 1 ..                    a lease line a slot
 //! 1 + L ..                an owner line a slot
 //! 1 + 2 L ..              session lines + 1 chain lines; number 0 is never used
 //! 1 + 2 L + C ..          session lines + 1 session lines
+//! 1 + 2 L + 2 C ..        the directory: a bucket for every four session lines, rounded up to a power of two
 //! ```
 //!
-//! Lines have eight words in the machine's byte order, zero is an empty line, and everything is addressed by index. Four
+//! Lines have eight words in the machine's byte order, zero is an empty line, and everything is addressed by index. Five
 //! BPF array maps of 64-byte values with these indexes could mirror the slabs.
 
+use std::hash::{BuildHasher as _, RandomState};
+
 use crate::{
+    directory::Directory,
     lease::LeaseLine,
     line::{Line, WORDS},
     slabs::{Capacity, CapacityError},
@@ -48,7 +53,8 @@ impl Capacity {
     /// Words of memory that a table takes.
     #[must_use]
     pub const fn words(self) -> usize {
-        WORDS * (1 + 2 * self.leases as usize + 2 * self.chain_lines())
+        let directory = Directory::lines(self.session_lines);
+        WORDS * (1 + 2 * self.leases as usize + 2 * self.chain_lines() + directory)
     }
 
     pub(crate) const fn chain_lines(self) -> usize {
@@ -56,7 +62,7 @@ impl Capacity {
     }
 }
 
-/// Four slabs that writer and readers share.
+/// The slabs that writer and readers share.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slabs {
     pub(crate) leases: &'static [Line],
@@ -64,17 +70,20 @@ pub(crate) struct Slabs {
     pub(crate) chains: &'static [Line],
     /// By the number of the chain's head.
     pub(crate) sessions: &'static [Line],
+    pub(crate) directory: Directory,
 }
 
 /// Begins a table in memory that is all zero.
 pub(crate) fn begin(words: &'static [AtomicU64], capacity: Capacity) -> Result<Slabs, AttachError> {
     capacity.check()?;
-    let (head, slabs) = split(words, capacity)?;
+    let random = RandomState::new();
+    let key = [random.hash_one(0), random.hash_one(1)];
+    let (head, slabs) = split(words, capacity, key)?;
     if head.iter().any(|word| word.load(Ordering::Relaxed) != 0) {
         return Err(AttachError::NotFresh);
     }
     let size = u64::from(capacity.leases) | u64::from(capacity.session_lines) << 32;
-    for (word, value) in head.iter().zip([MAGIC, LAYOUT_VERSION, size]) {
+    for (word, value) in head.iter().zip([MAGIC, LAYOUT_VERSION, size, key[0], key[1]]) {
         word.store(value, Ordering::Relaxed);
     }
     Ok(slabs)
@@ -82,7 +91,7 @@ pub(crate) fn begin(words: &'static [AtomicU64], capacity: Capacity) -> Result<S
 
 /// The table that another writer began.
 pub(crate) fn attach(words: &'static [AtomicU64]) -> Result<(Capacity, Slabs), AttachError> {
-    let [magic, layout, size, ..] = words else { return Err(AttachError::NoTable) };
+    let [magic, layout, size, key @ ..] = words else { return Err(AttachError::NoTable) };
     if magic.load(Ordering::Relaxed) != MAGIC {
         return Err(AttachError::NoTable);
     }
@@ -93,13 +102,16 @@ pub(crate) fn attach(words: &'static [AtomicU64]) -> Result<(Capacity, Slabs), A
     let size = size.load(Ordering::Relaxed);
     let capacity = Capacity { leases: size as u32, session_lines: (size >> 32) as u32 };
     capacity.check()?;
-    let (_, slabs) = split(words, capacity)?;
+    let [first, second, ..] = key else { return Err(AttachError::NoTable) };
+    let key = [first, second].map(|word| word.load(Ordering::Relaxed));
+    let (_, slabs) = split(words, capacity, key)?;
     Ok((capacity, slabs))
 }
 
 fn split(
     words: &'static [AtomicU64],
     capacity: Capacity,
+    key: [u64; 2],
 ) -> Result<(&'static Line, Slabs), AttachError> {
     let needed = capacity.words();
     let size = AttachError::Size { words: words.len(), needed };
@@ -109,8 +121,10 @@ fn split(
     let (head, lines) = lines.split_first().ok_or(size)?;
     let (leases, lines) = lines.split_at(capacity.leases as usize);
     let (owners, lines) = lines.split_at(capacity.leases as usize);
-    let (chains, sessions) = lines.split_at(capacity.chain_lines());
-    Ok((head, Slabs { leases, owners, chains, sessions }))
+    let (chains, lines) = lines.split_at(capacity.chain_lines());
+    let (sessions, buckets) = lines.split_at(capacity.chain_lines());
+    let directory = Directory::new(key, buckets);
+    Ok((head, Slabs { leases, owners, chains, sessions, directory }))
 }
 
 impl Slabs {

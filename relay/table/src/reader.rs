@@ -49,6 +49,8 @@ pub struct Target {
     pub handle: Handle,
     pub member: Member,
     pub endpoint: Endpoint,
+    /// See [`Lease::rate_class`].
+    pub rate_class: u8,
 }
 
 /// A shard's view of the table.
@@ -89,6 +91,21 @@ impl Reader {
     ) -> Result<Target, Miss> {
         let place = chain::find(self.slabs.chains, chain, member).ok_or(Miss::Absent)?;
         self.target(place, session, |named| named == member)
+    }
+
+    /// The chain of a session, for a frame that names no lease: a hint that [`peer`](Self::peer) and
+    /// [`members`](Self::members) check.
+    #[inline]
+    #[must_use]
+    pub fn chain(&self, session: SessionId) -> Option<ChainHead> {
+        self.slabs.directory.find(session)
+    }
+
+    /// What the members of a session are charged to together.
+    #[inline]
+    #[must_use]
+    pub fn session_line(&self, chain: ChainHead) -> Option<SessionLine<'_>> {
+        self.slabs.sessions.get(chain.0 as usize).map(SessionLine)
     }
 
     /// The active leases of a session from a cursor on.
@@ -155,10 +172,15 @@ impl Reader {
             let (member, handle) =
                 entry.filter(|(member, _)| is_wanted(*member)).ok_or(Miss::Absent)?;
             match self.lease(handle) {
-                Ok(Lease { endpoint, state: State::Active, session: of, member: who, .. })
-                    if of == session && who == member =>
-                {
-                    return Ok(Target { handle, member, endpoint });
+                Ok(Lease {
+                    endpoint,
+                    state: State::Active,
+                    session: of,
+                    member: who,
+                    rate_class,
+                    ..
+                }) if of == session && who == member => {
+                    return Ok(Target { handle, member, endpoint, rate_class });
                 }
                 Ok(_) | Err(Miss::Absent) => {}
                 Err(Miss::Torn) => return Err(Miss::Torn),

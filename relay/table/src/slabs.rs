@@ -55,7 +55,7 @@ impl Capacity {
 /// Bytes of a table, by who uses them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Footprint {
-    /// The four slabs that shards and binder share.
+    /// The slabs and the directory of sessions that shards and binder share.
     pub slabs: usize,
     /// The binder's own free lists and indexes.
     pub writer: usize,

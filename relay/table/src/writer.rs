@@ -310,6 +310,7 @@ impl Writer {
             let head = ChainHead(line);
             SessionLine(&self.slabs.sessions[line as usize]).reset();
             self.heads.insert(session, head);
+            self.slabs.directory.insert(session, head);
             return Ok((head, Place { line, entry: 0 }));
         };
         let mut last = head.0;
@@ -352,6 +353,7 @@ impl Writer {
             }
             None => {
                 self.heads.remove(lease.session);
+                self.slabs.directory.remove(lease.session, lease.chain);
                 lease.chain.0
             }
         };

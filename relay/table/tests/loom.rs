@@ -191,6 +191,37 @@ fn a_reused_entry_does_not_deliver_to_another_member() {
     assert!(seen.is_superset(&BTreeSet::from(["old", "absent"])), "{seen:?}");
 }
 
+/// Sessions come and go around one that stays: a search for it passes over their words, and finds it every time.
+#[test]
+fn a_session_that_stays_is_found_whatever_comes_and_goes() {
+    let seen = explore(|seen| {
+        let (mut writer, reader) = table(3, 3);
+        let going = active(&mut writer, 2, 2, 20);
+        active(&mut writer, 1, 1, 10);
+        let shard = thread::spawn({
+            let seen = Arc::clone(seen);
+            move || {
+                let chain = reader.chain(SessionId(1)).expect("it stays");
+                let target = reader.peer(chain, SessionId(1), member(1)).unwrap();
+                assert_eq!(number(&target.endpoint), 10);
+                if let Some(chain) = reader.chain(SessionId(2)) {
+                    match reader.peer(chain, SessionId(2), member(2)) {
+                        Ok(target) => assert_eq!(number(&target.endpoint), 20),
+                        Err(Miss::Absent) => note(&seen, "absent"),
+                        Err(Miss::Torn) => note(&seen, "torn"),
+                    }
+                } else {
+                    note(&seen, "gone");
+                }
+            }
+        });
+        writer.release(going).unwrap();
+        active(&mut writer, 3, 2, 30);
+        shard.join().unwrap();
+    });
+    assert!(seen.is_superset(&BTreeSet::from(["absent", "gone"])), "{seen:?}");
+}
+
 #[test]
 fn a_replaced_lease_leaves_no_gap() {
     let seen = explore(|seen| {

@@ -247,6 +247,7 @@ impl Pair {
             assert_eq!(lease.rate_class, known.member.number());
             assert_eq!(source.owner.last_seen_ms(), known.inserted_ms);
             assert_eq!(self.writer.lease(*handle), Some(lease));
+            assert_eq!(self.reader.chain(lease.session), Some(lease.chain));
             self.check_peers(lease.session, lease.chain);
         }
         for gone in &self.model.gone {
@@ -270,6 +271,7 @@ impl Pair {
                 handle,
                 member,
                 endpoint: self.model.leases[&handle].endpoint,
+                rate_class: member.number(),
             });
             assert_eq!(self.reader.peer(chain, session, member), target.ok_or(Miss::Absent));
             assert_eq!(
@@ -300,6 +302,8 @@ impl Pair {
         let live: HashSet<SessionId> =
             self.model.leases.values().map(|known| known.session).collect();
         assert_eq!(sessions, live.len());
+        let mut others = (0..=SESSIONS).map(SessionId).filter(|session| !live.contains(session));
+        assert!(others.all(|session| self.reader.chain(session).is_none()));
         let used = self.capacity.session_lines as usize - free_session_lines;
         assert!(
             used >= sessions && used <= sessions * usize::from(MEMBERS).div_ceil(12),

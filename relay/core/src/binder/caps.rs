@@ -144,7 +144,7 @@ impl Standing {
 
     /// Makes the classes of the slots what they stand for.
     pub(super) fn install(&self, classes: &Classes) {
-        for (slot, combination) in (TICKET_CLASSES..).zip(&self.slots) {
+        for (slot, combination) in (TICKET_CLASSES..=u8::MAX).zip(&self.slots) {
             if let Some(combination) = combination {
                 combination.install(slot, classes);
             }
