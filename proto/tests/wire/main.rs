@@ -14,6 +14,7 @@ mod handshake;
 mod inner;
 mod party;
 mod signed;
+mod stream;
 mod stun;
 
 /// Strategies for arbitrary values of every type.

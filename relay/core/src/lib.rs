@@ -22,4 +22,8 @@ pub use shard::{Answer, Class, Counters, Shard, Stun, Verdict, runs};
 pub mod binder;
 pub use binder::{Binder, BinderCounters, End, Identity, Now, Outcome, Transmit};
 
+/// Leases at streams.
+pub mod stream;
+pub use stream::{STREAM_LOCAL, stream_address, stream_number};
+
 mod ids;

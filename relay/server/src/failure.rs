@@ -25,6 +25,17 @@ pub enum Failure {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// A TCP address for streams cannot be bound.
+    #[error(
+        "TCP {address} for streams cannot be bound ({source}): choose another --stream-listen, or \
+         none; a port below 1024 takes root or CAP_NET_BIND_SERVICE"
+    )]
+    BindStreams {
+        /// As configured.
+        address: std::net::SocketAddr,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// Control does not take this relay, or it was never asked to.
     #[error("{0}")]
     NotEnrolled(String),
@@ -59,7 +70,7 @@ impl Failure {
             Self::Other(_) => 1,
             Self::Config(_) => 2,
             Self::State(_) => 3,
-            Self::Bind(_) | Self::BindMetrics { .. } => 4,
+            Self::Bind(_) | Self::BindMetrics { .. } | Self::BindStreams { .. } => 4,
             Self::NotEnrolled(_) => 5,
         }
     }

@@ -33,3 +33,4 @@ mod metrics;
 mod published;
 mod queues;
 mod shard;
+mod streams;

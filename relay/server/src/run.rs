@@ -4,6 +4,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use anyhow::Context as _;
+use lanrage_proto::DeviceKey;
+use lanrage_proto::map::TlsAccess;
 use lanrage_relay_core::{Binder, Shard, Stun};
 use lanrage_relay_table as table;
 use lanrage_relay_uring::{
@@ -25,6 +27,7 @@ use crate::published::{Published, ShardView};
 use crate::queues::Queues;
 use crate::shard::{Pass, Relayer, forward};
 use crate::state::{Enrolment, Keys, StateDir};
+use crate::streams::{Listeners, Outlet, StreamsThread, server_config};
 
 /// Orders from the slow side that may wait for the binder.
 const ORDERS: usize = 64;
@@ -34,6 +37,8 @@ const ORDERS: usize = 64;
 pub struct Started {
     /// UDP addresses, with the ports the kernel chose.
     pub listen: Vec<SocketAddr>,
+    /// TCP addresses of streams, with the ports the kernel chose.
+    pub streams: Vec<SocketAddr>,
     /// Where `/metrics` is.
     pub metrics: Option<SocketAddr>,
     /// How the shards talk to the kernel.
@@ -58,6 +63,7 @@ pub async fn run(
         probe::resolve(config.backend.into(), &options).context("opening the back end")?;
     tracing::info!(backend = resolved.kind.as_str(), reason = resolved.reason, "back end");
     let sockets = bind(&config.listen, config.shards, &SocketOptions::default())?;
+    let listeners = Listeners::bind(&config.stream_listen)?;
     let metrics = match config.metrics_listen {
         Some(address) => Some(
             TcpListener::bind(address)
@@ -68,10 +74,12 @@ pub async fn run(
     };
     let listening = Started {
         listen: sockets[0].locals().map(|(_, address)| address).collect(),
+        streams: listeners.addresses().collect(),
         metrics: metrics.as_ref().and_then(|listener| listener.local_addr().ok()),
         backend: resolved.kind,
     };
     log_sockets(&sockets[0]);
+    listening.streams.iter().for_each(|address| tracing::info!(%address, "listening for streams"));
 
     let published = Arc::new(Published::default());
     let facts = Facts { backend: resolved.kind.as_str(), capacity: config.capacity.leases };
@@ -88,11 +96,13 @@ pub async fn run(
         let told = state.told(&enrolment.root)?;
         let (lost, mut is_lost) = unbounded_channel();
         let parts = Parts { kind: resolved.kind, options, clock, published, lost };
-        let threads = parts.start(&config, &keys, &enrolment, sockets)?;
+        let key = DeviceKey(keys.stream_key().verifying_key().to_bytes());
+        let tls = listeners.port().map(|port| TlsAccess { port, key });
+        let threads = parts.start(&config, &keys, &enrolment, sockets, listeners)?;
         let published = parts.published.clone();
         let orders = threads.orders.clone();
         let kept = Kept::new(state, told, published.clone());
-        let link = Link::new(kept, keys, enrolment, orders, published, &config);
+        let link = Link::new(kept, keys, enrolment, orders, tls, published, &config);
         link.recall().await;
         let advertise: Vec<_> = config.advertised().map(|address| address.to_string()).collect();
         tracing::info!(
@@ -140,6 +150,7 @@ impl Parts {
         keys: &Keys,
         enrolment: &Enrolment,
         sockets: Vec<Sockets>,
+        listeners: Listeners,
     ) -> Result<Threads, Failure> {
         let (writer, reader) = table::new(config.capacity).context("allocating the lease table")?;
         let mut seed = [0; 32];
@@ -147,6 +158,8 @@ impl Parts {
         let core = Binder::new(keys.binder_identity(enrolment), writer, seed, self.clock.now());
         let queues = Arc::new(Queues::new());
         let stop = Arc::new(AtomicBool::new(false));
+        let serves_streams = !listeners.is_empty();
+        let outlet = if serves_streams { Outlet::new() } else { Outlet::closed() };
         let ids: Box<[SocketId]> = sockets[0].locals().map(|(id, _)| id).collect();
         let (sender, orders) = crossbeam::channel::bounded(ORDERS);
         let binder = BinderThread {
@@ -155,6 +168,7 @@ impl Parts {
             queues: queues.clone(),
             sender: sockets[0].sender().context("duplicating the sockets")?,
             sockets: ids.clone(),
+            outlet: outlet.clone(),
             clock: self.clock,
             published: self.published.clone(),
             sent: 0,
@@ -172,12 +186,29 @@ impl Parts {
             joins: vec![binder],
         };
 
+        if serves_streams {
+            let streams = StreamsThread {
+                listeners,
+                tls: server_config(&keys.stream_key())?,
+                core: Shard::new(enrolment.relay, reader.clone(), Stun::Ignore),
+                sender: sockets[0].sender().context("duplicating the sockets")?,
+                sockets: ids.clone(),
+                queues: queues.clone(),
+                binder: binder_thread.clone(),
+                outlet: outlet.clone(),
+                clock: self.clock,
+                published: self.published.clone(),
+            };
+            threads.joins.push(self.spawn("streams", &threads.stop, |stop| streams.run(stop))?);
+        }
+
         let stun = if config.stun { Stun::Answer } else { Stun::Ignore };
         let cpus = allowed_cpus();
         for (number, sockets) in sockets.into_iter().enumerate() {
             let (kind, options, clock) = (self.kind, self.options.clone(), self.clock);
             let core = Shard::new(enrolment.relay, reader.clone(), stun);
             let (ids, queues, binder) = (ids.clone(), queues.clone(), binder_thread.clone());
+            let outlet = outlet.clone();
             let cpu = (!cpus.is_empty()).then(|| cpus[number % cpus.len()]);
             let (opened, is_open) = mpsc::sync_channel(1);
             let join = self.spawn(&format!("shard-{number}"), &threads.stop, move |stop| {
@@ -187,7 +218,8 @@ impl Parts {
                 // The other end waits for exactly this.
                 let _ = opened.send((backend.waker(), view.clone()));
                 let pass = Pass::default();
-                let mut relayer = Relayer { core, sockets: ids, queues, binder, clock, view, pass };
+                let mut relayer =
+                    Relayer { core, sockets: ids, queues, binder, outlet, clock, view, pass };
                 forward(&mut backend, &mut relayer, stop).context("receiving")
             })?;
             threads.joins.push(join);

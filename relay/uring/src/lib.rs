@@ -34,6 +34,9 @@ pub use queue::Tx;
 mod arrival;
 mod message;
 
+mod batch;
+pub use batch::Batch;
+
 mod waker;
 pub use waker::Waker;
 

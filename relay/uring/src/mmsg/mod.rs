@@ -16,7 +16,7 @@ use crate::queue::{SendQueue, Tx};
 use crate::sockets::{SocketId, Sockets};
 use crate::waker::Waker;
 use receive::Receiver;
-use transmit::Transmitter;
+pub(crate) use transmit::Transmitter;
 
 /// Most arrivals a turn takes from one socket. What arrived first leaves when the batch does, 4 µs
 /// an arrival later; system calls are 0.05 an arrival at this size and gain nothing beyond.
