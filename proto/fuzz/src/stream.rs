@@ -10,9 +10,8 @@ pub fn stream(bytes: &[u8]) {
     let mut waiting = Waiting::new(bytes.len());
     for datagram in &whole {
         assert!((1..=DATAGRAM_LEN_MAX).contains(&datagram.len()));
-        waiting.push(datagram);
+        assert_eq!(waiting.push(datagram), 0);
     }
-    assert_eq!(waiting.take_dropped(), 0);
     let mut again = Vec::new();
     while waiting.take(&mut again, FRAMED_LEN_MAX) > 0 {}
     assert!(waiting.is_empty() && bytes.starts_with(&again));

@@ -10,7 +10,6 @@ use super::{FRAMED_LEN_MAX, LENGTH_LEN};
 pub struct Waiting {
     bytes: VecDeque<u8>,
     limit: usize,
-    dropped: u64,
 }
 
 impl Waiting {
@@ -18,23 +17,25 @@ impl Waiting {
     /// is taken when it is used.
     pub const fn new(limit: usize) -> Self {
         let limit = if limit < FRAMED_LEN_MAX { FRAMED_LEN_MAX } else { limit };
-        Self { bytes: VecDeque::new(), limit, dropped: 0 }
+        Self { bytes: VecDeque::new(), limit }
     }
 
-    /// Queues a datagram. One that a stream cannot carry, empty or too long, is dropped.
-    pub fn push(&mut self, datagram: &[u8]) {
+    /// Queues a datagram; how many were dropped for it. One that a stream cannot carry, empty or
+    /// too long, is dropped itself.
+    pub fn push(&mut self, datagram: &[u8]) -> u64 {
         let framed = LENGTH_LEN + datagram.len();
         if datagram.is_empty() || framed > FRAMED_LEN_MAX {
-            self.dropped += 1;
-            return;
+            return 1;
         }
+        let mut dropped = 0;
         while self.bytes.len() + framed > self.limit {
             let first = self.framed_len_at(0);
             self.bytes.drain(..first);
-            self.dropped += 1;
+            dropped += 1;
         }
         self.bytes.extend((datagram.len() as u16).to_be_bytes());
         self.bytes.extend(datagram);
+        dropped
     }
 
     /// Moves datagrams to the end of `target`, oldest first, as long as no more than `at_most`
@@ -60,11 +61,6 @@ impl Waiting {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
-    }
-
-    /// Datagrams that were dropped since the last call.
-    pub const fn take_dropped(&mut self) -> u64 {
-        std::mem::replace(&mut self.dropped, 0)
     }
 
     /// Bytes of the datagram whose length stands at `at`.

@@ -60,9 +60,10 @@ impl Stream {
         self.end.get().is_some()
     }
 
-    fn push(&self, datagram: &[u8]) {
-        self.waiting.borrow_mut().push(datagram);
+    /// How many datagrams gave way.
+    fn push(&self, datagram: &[u8]) -> u64 {
         self.sendable.notify_one();
+        self.waiting.borrow_mut().push(datagram)
     }
 }
 
@@ -93,7 +94,7 @@ impl Ways {
     fn send_by(&mut self, stream: u64, datagram: &[u8]) {
         self.counts.to_streams += 1;
         match self.streams.get(&stream) {
-            Some(stream) => stream.push(datagram),
+            Some(stream) => self.counts.drop(Dropped::Full, stream.push(datagram)),
             None => self.counts.drop(Dropped::Gone, 1),
         }
     }
@@ -148,7 +149,6 @@ impl Exchange {
         if streams.remove(&stream.number).is_some() {
             let waiting = &mut *stream.waiting.borrow_mut();
             counts.drop(Dropped::Gone, waiting.take(&mut Vec::new(), usize::MAX));
-            counts.drop(Dropped::Full, waiting.take_dropped());
             counts.close(stream.end.get().unwrap_or(Closed::Ended));
             counts.open -= 1;
         }
@@ -212,7 +212,6 @@ impl Exchange {
         let waiting = &mut *stream.waiting.borrow_mut();
         let sent = stream.connection.borrow_mut().transmit(waiting, target);
         self.ways.counts.sent += sent;
-        self.ways.counts.drop(Dropped::Full, waiting.take_dropped());
     }
 
     fn hand_over(&mut self, class: Class, datagram: &[u8], source: SocketAddr) {
