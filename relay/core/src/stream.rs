@@ -42,7 +42,7 @@ mod tests {
     fn a_stream_is_told_by_its_number_and_a_network_by_its_prefix() {
         let peer: SocketAddr = "192.0.2.77:4000".parse().unwrap();
         let address = stream_address(u64::MAX - 1, peer);
-        assert_eq!(address.to_string(), "[ffc0:2:0:0:ffff:ffff:ffff:fffe]:4000");
+        assert_eq!(address.to_string(), "[ffc0:2::ffff:ffff:ffff:fffe]:4000");
         assert!(address.ip().is_multicast());
         let endpoint = Endpoint::new(address, STREAM_LOCAL);
         assert_eq!(stream_number(&endpoint), Some(u64::MAX - 1));
