@@ -69,7 +69,7 @@ impl Life {
     fn new(serving_until: u64, kept_until: u64) -> Self {
         Self {
             streams: Vec::new(),
-            addresses: (None, None),
+            addresses: Addresses::default(),
             serving_until,
             kept_until,
             heard: None,
@@ -222,7 +222,8 @@ mod tests {
     }
 
     fn at(last: u8) -> Addresses {
-        (Some(std::net::SocketAddrV4::new([192, 0, 2, last].into(), 51820)), None)
+        let ipv4 = std::net::SocketAddrV4::new([192, 0, 2, last].into(), 51820);
+        Addresses { ipv4: Some(ipv4), ..Addresses::default() }
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub(crate) fn as_json(relays: &[RelayRow], alive: u64, now: u64) -> String {
                 "seen": relay.seen,
                 "ipv4": relay.ipv4,
                 "ipv6": relay.ipv6,
+                "tls_port": relay.tls.map(|tls| tls.port),
             })
         })
         .collect();
@@ -90,6 +91,7 @@ mod tests {
             key: TunnelKey([2; 32]),
             ipv4: Some("192.0.2.1:51820".parse().unwrap()),
             ipv6: None,
+            tls: None,
             certificate: None,
             seen,
         }

@@ -53,3 +53,6 @@ pub mod inner;
 
 /// The control service's API: paths, bodies, stream messages (§10).
 pub mod api;
+
+/// Datagrams over TLS, for members whose network blocks UDP (§11).
+pub mod stream;

@@ -1,3 +1,5 @@
+use std::num::NonZeroU16;
+
 use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -57,6 +59,18 @@ pub struct RelayEntry {
     /// Id, key and addresses, signed.
     #[serde(with = "certificate")]
     pub certificate: RelayCertificate,
+    /// How it is reached where UDP is blocked, when it offers that.
+    #[serde(default)]
+    pub tls: Option<TlsAccess>,
+}
+
+/// Where a relay takes datagrams over TLS, and by which key it is known there (§11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsAccess {
+    /// TCP port at each unicast address of the relay's certificate.
+    pub port: NonZeroU16,
+    /// Ed25519 public key of the relay's TLS certificate.
+    pub key: DeviceKey,
 }
 
 /// Why a map is not taken.

@@ -41,7 +41,7 @@ fn record(session: u64, name: &str) -> PartyRecord {
         issued: 1,
         pool: PoolId(1),
         signing_keys: Vec::new(),
-        relays: vec![RelayEntry { name: "r1".to_owned(), certificate }],
+        relays: vec![RelayEntry { name: "r1".to_owned(), certificate, tls: None }],
     };
     let map = map.sign(&root);
     let you = Member::new(2).unwrap();

@@ -10,7 +10,8 @@ use lanrage_proto::{Epoch, Member, PartySecret, RelayId};
 /// A datagram to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transmit {
-    /// The relay's address; the socket follows from its family.
+    /// The relay's address; the socket follows from its family. Or it stands for a stream: see
+    /// [`crate::stream_relay`].
     pub to: SocketAddr,
     /// At most [`lanrage_proto::frame::DATAGRAM_LEN_MAX`] bytes.
     pub payload: Vec<u8>,
@@ -65,6 +66,8 @@ pub enum Event {
         /// Where it sends its clients, when it knows.
         next: Option<RelayId>,
     },
+    /// The relays that a stream is wanted to are others: see [`crate::Client::streams`].
+    StreamsChanged,
     /// A ping's answer, or `None` after 5 s without.
     Pong {
         /// The ping.

@@ -33,6 +33,7 @@ pub use counters::{Counters, DropReason};
 mod membership;
 // Bindings at relays.
 mod lease;
+pub use lease::stream::{stream_address, stream_relay};
 // Another member, and the paths to it.
 mod paths;
 mod peer;

@@ -109,7 +109,9 @@ pub struct LeaseStatus {
     /// The relay.
     #[serde(flatten)]
     pub relay: RelayName,
-    /// Where datagrams to it go.
+    /// Whether they go by a stream, since UDP is blocked.
+    pub stream: bool,
+    /// Where datagrams to it go by UDP.
     pub address: Option<SocketAddr>,
     /// This client's address as the relay sees it.
     pub reflexive: Option<SocketAddr>,
@@ -236,6 +238,7 @@ mod tests {
     fn leases_are_flat_and_come_back() {
         let lease = LeaseStatus {
             relay: RelayName { id: RelayId(7), name: "fra1".to_owned() },
+            stream: false,
             address: Some("192.0.2.1:51820".parse().unwrap()),
             reflexive: None,
             state: Some(LeaseState::Suspect),
@@ -244,7 +247,7 @@ mod tests {
         };
         let value = serde_json::to_value(&lease).unwrap();
         let expected = json!({
-            "id": 7, "name": "fra1", "address": "192.0.2.1:51820", "reflexive": null,
+            "id": 7, "name": "fra1", "stream": false, "address": "192.0.2.1:51820", "reflexive": null,
             "state": "suspect", "refusal": "not_yet_valid",
             "rtt_us": null, "rtt_p99_us": null, "jitter_us": 0, "loss_permille": 0
         });

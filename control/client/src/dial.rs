@@ -53,7 +53,9 @@ fn alternate_families(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     mixed
 }
 
-async fn race(addresses: &[SocketAddr]) -> Result<TcpStream, Vec<(SocketAddr, io::Error)>> {
+pub(crate) async fn race(
+    addresses: &[SocketAddr],
+) -> Result<TcpStream, Vec<(SocketAddr, io::Error)>> {
     let mut attempts = addresses.iter().copied().cycle().take(ATTEMPTS_MAX.max(addresses.len()));
     let mut running = FuturesUnordered::new();
     let mut failed: Vec<(SocketAddr, io::Error)> = Vec::new();

@@ -15,8 +15,13 @@ pub use error::{Error, Tried};
 /// Gets one TCP connection out of several attempts.
 mod dial;
 
-/// The TLS configuration: control's root key is the only trust.
+/// The TLS configuration: a pinned key is the only trust.
 mod pin;
+pub use pin::key_config;
+
+/// TLS to a relay, whose key the relay map names.
+mod keyed;
+pub use keyed::{TlsStream, connect_to_key};
 
 /// Connections and requests.
 mod connection;

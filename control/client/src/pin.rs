@@ -21,8 +21,18 @@ pub(crate) const OTHER_ROOT: CertificateError = CertificateError::ApplicationVer
 
 /// TLS 1.3 to the one server whose root key has the pinned hash, whatever host it is reached by.
 pub(crate) fn client_config(root: RootHash, alpn: &[u8]) -> Arc<ClientConfig> {
+    config(Trust::Root(root), alpn)
+}
+
+/// TLS 1.3 to whoever has the private half of this Ed25519 key, whatever name its certificate has.
+/// No name is sent.
+pub fn key_config(key: DeviceKey, alpn: &[u8]) -> Arc<ClientConfig> {
+    config(Trust::Key(key), alpn)
+}
+
+fn config(trust: Trust, alpn: &[u8]) -> Arc<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Pinned { root, provider: Arc::clone(&provider) };
+    let verifier = Pinned { trust, provider: Arc::clone(&provider) };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("ring has TLS 1.3 suites")
@@ -30,6 +40,7 @@ pub(crate) fn client_config(root: RootHash, alpn: &[u8]) -> Arc<ClientConfig> {
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
+    config.enable_sni = matches!(trust, Trust::Root(_));
     // A resumed handshake would not show the certificate again.
     config.resumption = Resumption::disabled();
     Arc::new(config)
@@ -40,15 +51,24 @@ pub(crate) fn server_name() -> ServerName<'static> {
     ServerName::try_from(TLS_NAME).expect("the name is a constant DNS name")
 }
 
-/// Trusts the chain's last certificate if its key is the pinned one, and the leaf if that key
-/// signed it.
+/// Whom to trust.
+#[derive(Clone, Copy, Debug)]
+enum Trust {
+    /// Control: the chain's last certificate if its key has this hash, and the leaf if that key
+    /// signed it.
+    Root(RootHash),
+    /// A relay: the leaf if it is of this key, which the signed relay map names.
+    Key(DeviceKey),
+}
+
+/// Checks certificates against a pin.
 ///
 /// Times are checked at a fixed moment that control's certificates always cover, not by this
 /// machine's clock: the pin is the trust, and only the root key's owner can make a leaf. Control's
 /// TLS key lives in its process alone; who could steal it could take the root key as well.
 #[derive(Debug)]
 struct Pinned {
-    root: RootHash,
+    trust: Trust,
     provider: Arc<CryptoProvider>,
 }
 
@@ -61,12 +81,16 @@ impl ServerCertVerifier for Pinned {
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        let root = match self.trust {
+            Trust::Root(root) => root,
+            Trust::Key(key) => return check_key(leaf, key),
+        };
         let last = chain.last().ok_or(Error::InvalidCertificate(OTHER_ROOT))?;
         let mut anchors = RootCertStore::empty();
         anchors.add(last.clone().into_owned())?;
         let key =
             anchors.roots.first().and_then(|anchor| ed25519_key(&anchor.subject_public_key_info));
-        if key.is_none_or(|key| root_hash(&key) != self.root) {
+        if key.is_none_or(|key| root_hash(&key) != root) {
             return Err(Error::InvalidCertificate(OTHER_ROOT));
         }
         let leaf = ParsedCertificate::try_from(leaf)?;
@@ -100,6 +124,17 @@ impl ServerCertVerifier for Pinned {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// That the leaf's key has signed the handshake is checked after this.
+fn check_key(leaf: &CertificateDer<'_>, pinned: DeviceKey) -> Result<ServerCertVerified, Error> {
+    let spki = ParsedCertificate::try_from(leaf)?.subject_public_key_info();
+    // A SEQUENCE of 42 bytes around what an anchor's key info has.
+    let key = spki.strip_prefix(&[0x30, 0x2a]).and_then(ed25519_key);
+    if key != Some(pinned) {
+        return Err(Error::InvalidCertificate(OTHER_ROOT));
+    }
+    Ok(ServerCertVerified::assertion())
 }
 
 fn ed25519_key(spki: &[u8]) -> Option<DeviceKey> {

@@ -13,6 +13,7 @@ use super::extract::Connection;
 use super::stream::{End, Stream, Upgrade, accept};
 use crate::domain::limits::REVOCATIONS_AT_ONCE;
 use crate::domain::refuse;
+use crate::domain::relays::Addresses;
 use crate::fleet::StreamId;
 use crate::service::Service;
 
@@ -37,12 +38,13 @@ async fn serve(
     stream: &mut Stream,
 ) -> Result<std::convert::Infallible, End> {
     let first = stream.first(&mut api.stopping.clone()).await?;
-    let RelayUp::Prove { relay, proof, ipv4, ipv6, cursor } = first else {
+    let RelayUp::Prove { relay, proof, ipv4, ipv6, tls, cursor } = first else {
         return Err(refuse(ErrorCode::BadProof, "the first message is the proof").into());
     };
     let service = &api.service;
     let binding = &connection.channel_binding;
-    let id = service.prove_relay(relay, &proof, binding, (ipv4, ipv6)).await?;
+    let addresses = Addresses { ipv4, ipv6, tls };
+    let id = service.prove_relay(relay, &proof, binding, addresses).await?;
     tracing::info!(relay = relay.0, "a relay connected");
     let gauge = metrics::gauge!("lanrage_control_streams", "kind" => "relay");
     gauge.increment(1);

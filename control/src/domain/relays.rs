@@ -2,14 +2,23 @@ use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use lanrage_proto::RelayId;
 use lanrage_proto::api::ErrorCode;
+use lanrage_proto::map::TlsAccess;
 
 use super::{Refusal, refuse};
 
-/// A relay's unicast addresses.
-pub(crate) type Addresses = (Option<SocketAddrV4>, Option<SocketAddrV6>);
+/// Where a relay is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Addresses {
+    /// Unicast.
+    pub(crate) ipv4: Option<SocketAddrV4>,
+    /// Unicast.
+    pub(crate) ipv6: Option<SocketAddrV6>,
+    /// At these addresses over TLS.
+    pub(crate) tls: Option<TlsAccess>,
+}
 
 /// A relay's addresses for people.
-pub(crate) fn text((ipv4, ipv6): Addresses) -> String {
+pub(crate) fn text(Addresses { ipv4, ipv6, .. }: Addresses) -> String {
     let (ipv4, ipv6) = (ipv4.map(SocketAddr::V4), ipv6.map(SocketAddr::V6));
     let all: Vec<_> = [ipv4, ipv6].into_iter().flatten().map(|a| a.to_string()).collect();
     all.join(", ")
@@ -67,7 +76,7 @@ pub(crate) fn revise(list: &[RelayId], pool: &[RelayStanding], wanted: usize) ->
 ///
 /// # Errors
 /// [`ErrorCode::BadRequest`].
-pub(crate) fn check_addresses((ipv4, ipv6): Addresses) -> Result<(), Refusal> {
+pub(crate) fn check_addresses(Addresses { ipv4, ipv6, .. }: Addresses) -> Result<(), Refusal> {
     let message = if ipv4.is_none() && ipv6.is_none() {
         "a relay has at least one unicast address: set `advertise` on the relay"
     } else if ipv4.is_some_and(|a| !is_usable_v4(&a)) || ipv6.is_some_and(|a| !is_usable_v6(&a)) {
@@ -101,7 +110,8 @@ mod tests {
     fn addresses_that_clients_cannot_use_are_refused() {
         let check = |ipv4: Option<&str>, ipv6: Option<&str>| {
             let ipv4 = ipv4.map(|text| text.parse().unwrap());
-            check_addresses((ipv4, ipv6.map(|text| text.parse().unwrap()))).is_ok()
+            let ipv6 = ipv6.map(|text| text.parse().unwrap());
+            check_addresses(Addresses { ipv4, ipv6, tls: None }).is_ok()
         };
         assert!(check(Some("192.0.2.1:51820"), Some("[2001:db8::1]:51820")));
         assert!(check(Some("127.0.0.1:1"), None) && check(None, Some("[::1]:1")));

@@ -76,7 +76,8 @@ impl Service {
     ) -> Result<Enrolled, Refusal> {
         naming::check_name(&request.name)?;
         entry::check_tunnel_key(&request.key)?;
-        domain::relays::check_addresses((request.ipv4, request.ipv6))?;
+        let Enrolment { ipv4, ipv6, .. } = *request;
+        domain::relays::check_addresses(Addresses { ipv4, ipv6, tls: None })?;
         check_proof(&request.identity, ENROLMENT_PROOF_CONTEXT, channel_binding, &request.proof)?;
         let now = self.clock.now();
         let mut write = self.store.write().await?;
@@ -93,8 +94,9 @@ impl Service {
             name: request.name.clone(),
             identity: request.identity,
             key: request.key,
-            ipv4: request.ipv4,
-            ipv6: request.ipv6,
+            ipv4,
+            ipv6,
+            tls: None,
             certificate: None,
             seen: now,
         };
@@ -168,10 +170,10 @@ impl Service {
         &self,
         mut write: Write<'a>,
         row: RelayRow,
-        (ipv4, ipv6): Addresses,
+        Addresses { ipv4, ipv6, tls }: Addresses,
     ) -> Result<Committed<'a>, StoreError> {
         let now = self.clock.now();
-        relays::update(write.db(), &RelayRow { ipv4, ipv6, seen: now, ..row }).await?;
+        relays::update(write.db(), &RelayRow { ipv4, ipv6, tls, seen: now, ..row }).await?;
         let refreshed = refresh(write.db(), &self.root, now, Sign::Changed).await?;
         let committed = write.commit().await?;
         self.take(refreshed);
@@ -235,7 +237,7 @@ async fn refresh(
                 certificate
             }
         };
-        entries.push(RelayEntry { name: relay.name, certificate });
+        entries.push(RelayEntry { name: relay.name, certificate, tls: relay.tls });
     }
 
     let wanted = RelayMap {

@@ -1,5 +1,7 @@
 use std::net::{SocketAddrV4, SocketAddrV6};
+use std::num::NonZeroU16;
 
+use lanrage_proto::map::TlsAccess;
 use lanrage_proto::signed::RelayCertificate;
 use lanrage_proto::{DeviceKey, RelayId, TunnelKey};
 use sqlx::sqlite::SqliteRow;
@@ -16,6 +18,7 @@ pub(crate) struct RelayRow {
     pub(crate) key: TunnelKey,
     pub(crate) ipv4: Option<SocketAddrV4>,
     pub(crate) ipv6: Option<SocketAddrV6>,
+    pub(crate) tls: Option<TlsAccess>,
     /// Absent until the first one is signed.
     pub(crate) certificate: Option<RelayCertificate>,
     /// When it was last heard on a stream; noted every 15 s.
@@ -106,14 +109,19 @@ pub(crate) async fn load(
 /// Keeps a relay's addresses and certificate.
 pub(crate) async fn update(db: &mut SqliteConnection, row: &RelayRow) -> Result<(), StoreError> {
     let certificate = row.certificate.map(|certificate| certificate.encode().to_vec());
-    sqlx::query("UPDATE relays SET ipv4 = ?, ipv6 = ?, certificate = ?, seen = ? WHERE id = ?")
-        .bind(row.ipv4.map(|address| address.to_string()))
-        .bind(row.ipv6.map(|address| address.to_string()))
-        .bind(certificate.unwrap_or_default())
-        .bind(of_u64(row.seen))
-        .bind(row.id.0)
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "UPDATE relays SET ipv4 = ?, ipv6 = ?, tls_port = ?, tls_key = ?, certificate = ?, seen = ?
+         WHERE id = ?",
+    )
+    .bind(row.ipv4.map(|address| address.to_string()))
+    .bind(row.ipv6.map(|address| address.to_string()))
+    .bind(row.tls.map(|tls| tls.port.get()))
+    .bind(row.tls.map(|tls| tls.key.0.to_vec()))
+    .bind(certificate.unwrap_or_default())
+    .bind(of_u64(row.seen))
+    .bind(row.id.0)
+    .execute(db)
+    .await?;
     Ok(())
 }
 
@@ -154,9 +162,16 @@ fn relay(row: &SqliteRow) -> Result<RelayRow, StoreError> {
         key: TunnelKey(bytes(row, "key")?),
         ipv4: address(row, "ipv4")?,
         ipv6: address(row, "ipv6")?,
+        tls: tls(row)?,
         certificate,
         seen: number(row, "seen")?,
     })
+}
+
+fn tls(row: &SqliteRow) -> Result<Option<TlsAccess>, StoreError> {
+    let Some(port) = row.try_get::<Option<u16>, _>("tls_port")? else { return Ok(None) };
+    let port = NonZeroU16::new(port).ok_or(StoreError::Unreadable("tls_port"))?;
+    Ok(Some(TlsAccess { port, key: DeviceKey(bytes(row, "tls_key")?) }))
 }
 
 fn address<T: std::str::FromStr>(

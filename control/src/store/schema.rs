@@ -6,10 +6,11 @@ use sqlx::SqlitePool;
 use super::{OpenError, Opening, open_error};
 
 /// Each step is applied once, in order, and never changed afterwards.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     include_str!("../../migrations/0001.sql"),
     include_str!("../../migrations/0002.sql"),
     include_str!("../../migrations/0003.sql"),
+    include_str!("../../migrations/0004.sql"),
 ];
 /// The schema this program writes; in the file as `PRAGMA user_version`.
 pub(super) const VERSION: i64 = STEPS.len() as i64;

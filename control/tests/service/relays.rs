@@ -6,9 +6,9 @@ use lanrage_proto::api::{
     Change, Enrolled, Enrolment, ErrorCode, RELAY_PROOF_CONTEXT, RelayDown, RelayUp, path,
 };
 use lanrage_proto::bytes::Token;
-use lanrage_proto::map::RelayMap;
+use lanrage_proto::map::{RelayMap, TlsAccess};
 use lanrage_proto::signed::{RelayCertificate, sign};
-use lanrage_proto::{Generation, KeyId, RelayId, TunnelKey};
+use lanrage_proto::{DeviceKey, Generation, KeyId, RelayId, TunnelKey};
 use sqlx::Connection as _;
 
 use crate::support::*;
@@ -84,7 +84,7 @@ async fn regression_an_address_with_a_scope_does_not_stir_the_map() {
     let mut stream = service.client().websocket(path::RELAY_STREAM, None, DEADLINE).await.unwrap();
     let proof = sign(&relay.identity, RELAY_PROOF_CONTEXT, &stream.channel_binding());
     let ipv6 = Some("[2001:db8::1%2]:51820".parse().unwrap());
-    let prove = RelayUp::Prove { relay: relay.id, proof, ipv4: None, ipv6, cursor: 0 };
+    let prove = RelayUp::Prove { relay: relay.id, proof, ipv4: None, ipv6, tls: None, cursor: 0 };
     stream.send(&prove).await.unwrap();
     assert_refused(stream.receive::<RelayDown>().await, ErrorCode::BadRequest);
     for _ in 0..2 {
@@ -103,6 +103,7 @@ async fn a_stream_begins_with_a_proof_over_its_own_connection() {
         proof: sign(key, RELAY_PROOF_CONTEXT, binding),
         ipv4: Some(RELAY_IPV4),
         ipv6: None,
+        tls: None,
         cursor: 0,
     };
     let (mut first, second) = (open().await, open().await);
@@ -276,13 +277,27 @@ async fn certificates_are_renewed_at_half_their_life_and_when_addresses_change()
     let mut moved = service.client().websocket(path::RELAY_STREAM, None, DEADLINE).await.unwrap();
     let ipv6 = "[2001:db8::1]:51820".parse().unwrap();
     let proof = sign(&relay.identity, RELAY_PROOF_CONTEXT, &moved.channel_binding());
-    let prove = RelayUp::Prove { relay: relay.id, proof, ipv4: None, ipv6: Some(ipv6), cursor: 0 };
+    let key = DeviceKey([9; 32]);
+    let tls = Some(TlsAccess { port: 443.try_into().unwrap(), key });
+    let ipv6 = Some(ipv6);
+    let prove = RelayUp::Prove { relay: relay.id, proof, ipv4: None, ipv6, tls, cursor: 0 };
     moved.send(&prove).await.unwrap();
     let Some(RelayDown::Certificate { certificate }) = moved.receive().await.unwrap() else {
         panic!()
     };
-    assert_eq!((certificate.ipv4, certificate.ipv6), (None, Some(ipv6)));
-    assert!(service.map().await.serial > second.serial);
+    assert_eq!((certificate.ipv4, certificate.ipv6), (None, ipv6));
+    let third = service.map().await;
+    assert!(third.serial > second.serial);
+    assert_eq!((second.relays[0].tls, third.relays[0].tls), (None, tls));
+
+    // The same addresses again, and no more TLS: the map says that, too.
+    let mut closed = service.client().websocket(path::RELAY_STREAM, None, DEADLINE).await.unwrap();
+    let proof = sign(&relay.identity, RELAY_PROOF_CONTEXT, &closed.channel_binding());
+    let tls = None;
+    let prove = RelayUp::Prove { relay: relay.id, proof, ipv4: None, ipv6, tls, cursor: 0 };
+    closed.send(&prove).await.unwrap();
+    closed.receive::<RelayDown>().await.unwrap();
+    assert_eq!(service.map().await.relays[0].tls, None);
 }
 
 /// The new key is listed before it signs, and the old one stays listed while what it signed holds.

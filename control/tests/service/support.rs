@@ -424,7 +424,8 @@ impl Relay {
     ) -> Result<Self, Error> {
         let mut stream = service.client().websocket(path::RELAY_STREAM, None, DEADLINE).await?;
         let proof = sign(&identity, RELAY_PROOF_CONTEXT, &stream.channel_binding());
-        let prove = RelayUp::Prove { relay: id, proof, ipv4: Some(ipv4), ipv6: None, cursor };
+        let prove =
+            RelayUp::Prove { relay: id, proof, ipv4: Some(ipv4), ipv6: None, tls: None, cursor };
         stream.send(&prove).await?;
         Ok(Self { id, identity, stream })
     }

@@ -3,16 +3,18 @@
 #![forbid(unsafe_code)]
 
 mod frame;
+mod stream;
 mod text;
 
 pub use frame::{client_frame, inner, relay_frame, signed, stun};
+pub use stream::stream;
 pub use text::{api, invite, map};
 
 /// A target: panics when a property does not hold.
 pub type Target = fn(&[u8]);
 
 /// Every target under the name of its binary and of its folder in `corpus/`.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("api", api),
     ("client_frame", client_frame),
     ("inner", inner),
@@ -20,5 +22,6 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("map", map),
     ("relay_frame", relay_frame),
     ("signed", signed),
+    ("stream", stream),
     ("stun", stun),
 ];

@@ -8,7 +8,7 @@ use crate::bytes::{
     DeviceKey, RootHash, Signature, Token, TunnelKey, decode_base64, encode_base64,
 };
 use crate::ids::{Generation, Member, PoolId, RelayId, SessionId};
-use crate::map::SignedMap;
+use crate::map::{SignedMap, TlsAccess};
 use crate::signed::RelayCertificate;
 
 /// What an operator gives a new relay once: `{control's root hash, one-time secret}` in base64.
@@ -108,6 +108,9 @@ pub enum RelayUp {
         ipv4: Option<SocketAddrV4>,
         /// See `ipv4`.
         ipv6: Option<SocketAddrV6>,
+        /// Whether and how it serves members whose network blocks UDP.
+        #[serde(default)]
+        tls: Option<TlsAccess>,
         /// The last revocation it has; 0 asks for a snapshot.
         cursor: u64,
     },

@@ -188,6 +188,11 @@ def mesh(name, title, kind, source, destination, payload):
 mesh("mesh_data", "data between relays (§3.6)", b"\xfa", MEMBER, PEER_MEMBER, PAYLOAD)
 mesh("mesh_everyone", "data for everyone between relays (§3.6)", b"\xfa", MEMBER, 255, PAYLOAD)
 mesh("mesh_absent", "the answer to data for a member without a lease (§3.6)", b"\xfb", PEER_MEMBER, MEMBER, b"")
+# ---------------------------------------------------------------- §11 streams
+NO_PEER = b"\xf6" + u8(2) + u16(PEER_MEMBER) + u32(HANDLE) + u32(TAG)
+FRAMED = b"\xf1" + u8(0) + u16(RELAY) + u16(MEMBER) + u16(PEER_MEMBER) + u16(OTHER_RELAY) + b"\0" * 6 + PAYLOAD
+write("stream", "two datagrams on a stream (§11.2)",
+      (u16(len(NO_PEER)), "length"), (NO_PEER, "HINT"), (u16(len(FRAMED)), "length"), (FRAMED, "data as delivered"))
 
 # ---------------------------------------------------------------- §6 signed
 def signed(name, title, context, fields):
@@ -377,7 +382,7 @@ inner("fragment", 7, (u16(0x5152), "id"), (u8(1), "index"), (u8(3), "count"), (r
 MAP = {
     "serial": 12, "issued": NOW, "pool": POOL,
     "signing_keys": [{"id": KEY_ID, "key": b64(ed_public(SIGNING))}],
-    "relays": [{"name": "fra1", "certificate": b64(CERTIFICATE)}],
+    "relays": [{"name": "fra1", "certificate": b64(CERTIFICATE), "tls": {"port": 443, "key": b64(ed_public(PEER))}}],
 }
 map_text = json.dumps(MAP, separators=(",", ":"))
 SIGNED_MAP = {"root": b64(ed_public(ROOT)), "map": map_text,
@@ -422,6 +427,7 @@ API = {
     "device_down_snapshot": {"type": "snapshot", "cursor": 42, "parties": [PARTY],
                              "put_out": [b64(KICK)], "map": SIGNED_MAP, "now": NOW},
     "relay_up_prove": {"type": "prove", "relay": RELAY, "ipv4": "192.0.2.1:51820", "ipv6": None, "cursor": 0,
+                       "tls": {"port": 443, "key": b64(ed_public(PEER))},
                        "proof": b64(sign(DEVICE, b"lanrage relay stream 1", CHANNEL_BINDING))},
     "relay_up_heartbeat": {"type": "heartbeat", "leases": 12, "sessions": 3, "draining": False, "cursor": 8,
                            "version": "0.1.0", "now": NOW},

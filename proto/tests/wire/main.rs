@@ -15,6 +15,7 @@ mod inner;
 mod mesh;
 mod party;
 mod signed;
+mod stream;
 mod stun;
 
 /// Strategies for arbitrary values of every type.

@@ -28,4 +28,8 @@ pub use binder::{
     Binder, BinderCounters, Cap, CapError, Caps, End, GivenLease, Identity, Now, Outcome, Transmit,
 };
 
+/// Leases at streams.
+pub mod stream;
+pub use stream::{STREAM_LOCAL, stream_address, stream_number};
+
 mod ids;

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::published::{BinderView, Published};
 use crate::queues::{Item, Queues};
+use crate::streams::Outlet;
 
 /// What the slow side tells the binder.
 #[derive(Debug)]
@@ -87,6 +88,8 @@ pub(crate) struct BinderThread {
     pub(crate) sender: Sender,
     /// By local id.
     pub(crate) sockets: Box<[SocketId]>,
+    /// For what goes to no address of the relay, but to a stream.
+    pub(crate) outlet: Outlet,
     pub(crate) clock: Clock,
     pub(crate) published: Arc<Published>,
     pub(crate) sent: u64,
@@ -125,12 +128,16 @@ impl BinderThread {
         let now = self.clock.now();
         self.core.handle_datagram(now, item.datagram(), item.source, item.local);
         while let Some(transmit) = self.core.poll_transmit() {
-            let socket = self.sockets[usize::from(transmit.local.0)];
-            match self.sender.send_to(socket, transmit.to, &transmit.bytes) {
-                Ok(()) => self.sent += 1,
-                Err(_) => self.send_failed += 1,
+            let is_sent = match self.sockets.get(usize::from(transmit.local.0)) {
+                Some(socket) => self.sender.send_to(*socket, transmit.to, &transmit.bytes).is_ok(),
+                None => self.outlet.push_to(transmit.to, &transmit.bytes),
+            };
+            match is_sent {
+                true => self.sent += 1,
+                false => self.send_failed += 1,
             }
         }
+        self.outlet.flush();
         self.core.spent(now, begin.elapsed().as_nanos() as u64);
     }
 

@@ -9,7 +9,7 @@ use lanrage_control_client::{ControlClient, Endpoint, Error, WebSocket};
 use lanrage_proto::api::{
     ApiError, ErrorCode, Heartbeat, RELAY_PROOF_CONTEXT, RelayDown, RelayUp, path,
 };
-use lanrage_proto::map::{RelayEntry, RelayMap, SignedMap};
+use lanrage_proto::map::{RelayEntry, RelayMap, SignedMap, TlsAccess};
 use lanrage_proto::signed::{RelayCertificate, sign};
 use lanrage_relay_core::binder::CLOCK_LEEWAY_S;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -35,6 +35,8 @@ pub(crate) struct Link {
     keys: Keys,
     enrolment: Enrolment,
     orders: Orders,
+    /// Where streams are served.
+    tls: Option<TlsAccess>,
     published: Arc<Published>,
     /// Whether this stream has shown that the clocks differ.
     clock_reported: bool,
@@ -50,6 +52,7 @@ impl Link {
         keys: Keys,
         enrolment: Enrolment,
         orders: Orders,
+        tls: Option<TlsAccess>,
         published: Arc<Published>,
         config: &Config,
     ) -> Self {
@@ -58,6 +61,7 @@ impl Link {
             keys,
             enrolment,
             orders,
+            tls,
             published,
             clock_reported: false,
             given_name: config.name_is_given.then(|| config.name.clone()),
@@ -154,6 +158,7 @@ impl Link {
             proof,
             ipv4: config.advertise_ipv4,
             ipv6: config.advertise_ipv6,
+            tls: self.tls,
             cursor: self.kept.told().cursor,
         };
         stream.send(&prove).await

@@ -33,6 +33,17 @@ pub enum Failure {
         /// Why.
         source: crate::admin::Listen,
     },
+    /// A TCP address for streams cannot be bound.
+    #[error(
+        "TCP {address} for streams cannot be bound ({source}): choose another --stream-listen, or \
+         none; a port below 1024 takes root or CAP_NET_BIND_SERVICE"
+    )]
+    BindStreams {
+        /// As configured.
+        address: std::net::SocketAddr,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// Control does not take this relay, or it was never asked to.
     #[error("{0}")]
     NotEnrolled(String),
@@ -67,7 +78,10 @@ impl Failure {
             Self::Other(_) => 1,
             Self::Config(_) => 2,
             Self::State(_) => 3,
-            Self::Bind(_) | Self::BindMetrics { .. } | Self::BindAdmin { .. } => 4,
+            Self::Bind(_)
+            | Self::BindMetrics { .. }
+            | Self::BindAdmin { .. }
+            | Self::BindStreams { .. } => 4,
             Self::NotEnrolled(_) => 5,
         }
     }

@@ -41,3 +41,4 @@ mod queues;
 mod role;
 mod shard;
 mod steering;
+mod streams;

@@ -12,9 +12,10 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::published::{BinderView, Published, ShardView};
 use crate::role::Role;
+use crate::streams::{Closed, Counts, Dropped, Refused};
 
 /// The counters: name, help.
-const COUNTERS: [(&str, &str); 24] = [
+const COUNTERS: [(&str, &str); 30] = [
     ("packets_received_total", "Datagrams received; a train counts each of its segments."),
     ("bytes_received_total", "Payload bytes received."),
     (
@@ -44,6 +45,12 @@ const COUNTERS: [(&str, &str); 24] = [
     ("leases_activated_total", "Leases that a first frame made their member's own."),
     ("leases_ended_total", "Leases that ended, by cause."),
     ("control_packets_sent_total", "Datagrams the binder sent, by result."),
+    ("streams_refused_total", "TCP connections for streams that were closed at once, by reason."),
+    ("streams_established_total", "Streams whose TLS handshake was done."),
+    ("streams_closed_total", "Streams that ended, by cause."),
+    ("stream_packets_total", "Datagrams for streams, and those of them that TLS took."),
+    ("stream_packets_dropped_total", "Datagrams for streams that went nowhere, by reason."),
+    ("streams_accepted_total", "TCP connections for streams that got a place."),
     ("syscalls_total", "System calls of the shards' back end."),
     ("receive_errors_total", "Receives that failed with a socket error; receiving went on."),
     ("receive_rearms_total", "Receives that the kernel ended and that were armed again, by cause."),
@@ -51,11 +58,12 @@ const COUNTERS: [(&str, &str); 24] = [
 ];
 
 /// The gauges: name, help.
-const GAUGES: [(&str, &str); 11] = [
+const GAUGES: [(&str, &str); 12] = [
     ("accounting_skew", "What the counting identities are off by: must read 0."),
     ("leases", "Leases now, by state."),
     ("leases_capacity", "Leases there is room for."),
     ("sessions", "Sessions with a lease now."),
+    ("streams", "Streams now, those in their handshake included."),
     ("io_backend", "1 for the back end in use."),
     ("steering", "1 for how datagrams reach the shards."),
     ("ready", "Whether /readyz says yes."),
@@ -80,6 +88,10 @@ pub(crate) struct Facts {
 pub(crate) fn render(published: &Published, facts: &Facts, is_ready: bool) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let shards = published.shards();
+    let streams = published.streams();
+    // The shard of streams decides and counts as the others do.
+    let all: Vec<_> =
+        shards.iter().cloned().chain(streams.iter().map(|view| view.shard.clone())).collect();
     with_local_recorder(&recorder, || {
         for (name, help) in COUNTERS {
             describe_counter!(format!("lanrage_relay_{name}"), help);
@@ -87,7 +99,8 @@ pub(crate) fn render(published: &Published, facts: &Facts, is_ready: bool) -> St
         for (name, help) in GAUGES {
             describe_gauge!(format!("lanrage_relay_{name}"), help);
         }
-        shard_metrics(&shards);
+        shard_metrics(&all);
+        stream_metrics(streams.map(|view| view.counts()).unwrap_or_default(), &all);
         binder_metrics(published.binder().as_ref());
         state_metrics(published, facts, is_ready);
         let forward_data = shards.iter().filter(|shard| shard.role != Role::Control);
@@ -165,6 +178,31 @@ fn shard_metrics(shards: &[std::sync::Arc<ShardView>]) {
         .set(skew(|shard| shard.skew.load(Ordering::Relaxed)));
     gauge!("lanrage_relay_accounting_skew", "part" => "sending")
         .set(skew(|shard| shard.send_skew.load(Ordering::Relaxed)));
+}
+
+fn stream_metrics(counts: Counts, shards: &[std::sync::Arc<ShardView>]) {
+    gauge!("lanrage_relay_streams").set(counts.open as f64);
+    counter!("lanrage_relay_streams_accepted_total").absolute(counts.accepted);
+    counter!("lanrage_relay_streams_established_total").absolute(counts.established);
+    for reason in Refused::ALL {
+        counter!("lanrage_relay_streams_refused_total", "reason" => reason.as_str())
+            .absolute(counts.refused(reason));
+    }
+    for cause in Closed::ALL {
+        counter!("lanrage_relay_streams_closed_total", "cause" => cause.as_str())
+            .absolute(counts.closed(cause));
+    }
+    for (event, packets) in [("planned", counts.to_streams), ("sent", counts.sent)] {
+        counter!("lanrage_relay_stream_packets_total", "event" => event).absolute(packets);
+    }
+    for reason in Dropped::ALL {
+        counter!("lanrage_relay_stream_packets_dropped_total", "reason" => reason.as_str())
+            .absolute(counts.dropped(reason));
+    }
+    // These never came to the streams' thread.
+    let refused = |shard: &std::sync::Arc<ShardView>| shard.streams_refused.load(Ordering::Relaxed);
+    counter!("lanrage_relay_stream_packets_dropped_total", "reason" => "hand_over")
+        .absolute(shards.iter().map(refused).sum());
 }
 
 fn drops(reason: &'static str, fault: Fault) -> metrics::Counter {

@@ -8,6 +8,7 @@ use lanrage_relay_table::Counts;
 use lanrage_relay_uring as uring;
 
 use crate::role::Role;
+use crate::streams::StreamsView;
 
 /// One shard's counts. Only the shard writes, without a lock; a reader may see the words of two
 /// batches mixed, so what must add up is added up by the shard.
@@ -19,6 +20,10 @@ pub(crate) struct ShardView {
     pub(crate) skew: AtomicU64,
     /// What sending is off by: planned, less sent, less failed, once nothing is queued.
     pub(crate) send_skew: AtomicU64,
+    /// Datagrams for streams, planned beside what the kernel's side sends.
+    pub(crate) to_streams: AtomicU64,
+    /// Of these, those that found no room on the way to the streams' thread.
+    pub(crate) streams_refused: AtomicU64,
     /// When the shard last ended a turn.
     pub(crate) alive_ms: AtomicU64,
     /// What the kernel's side of the shard counts.
@@ -32,6 +37,8 @@ impl ShardView {
             words: std::array::from_fn(|_| AtomicU64::new(0)),
             skew: AtomicU64::new(0),
             send_skew: AtomicU64::new(0),
+            to_streams: AtomicU64::new(0),
+            streams_refused: AtomicU64::new(0),
             alive_ms: AtomicU64::new(0),
             kernel,
         }
@@ -39,19 +46,32 @@ impl ShardView {
 
     /// The end of a turn; `is_idle` when it received and sent nothing.
     pub(crate) fn publish(&self, counters: &Counters, now_ms: u64, is_idle: bool) {
-        let kernel = &self.kernel;
         self.alive_ms.store(now_ms, Ordering::Relaxed);
         if is_idle {
-            let done = kernel.tx_datagrams.get() + kernel.tx_failed_total();
-            self.send_skew.store(kernel.tx_planned.get().abs_diff(done), Ordering::Relaxed);
-            return;
+            return self.publish_sent();
         }
+        self.publish_counters(counters, counters.received.abs_diff(self.kernel.rx_segments.get()));
+    }
+
+    /// The end of a pass of the shard of streams: nothing comes from sockets, and all is sent.
+    pub(crate) fn publish_streams(&self, counters: &Counters, now_ms: u64) {
+        self.alive_ms.store(now_ms, Ordering::Relaxed);
+        self.publish_counters(counters, 0);
+        self.publish_sent();
+    }
+
+    fn publish_sent(&self) {
+        let kernel = &self.kernel;
+        let done = kernel.tx_datagrams.get() + kernel.tx_failed_total();
+        self.send_skew.store(kernel.tx_planned.get().abs_diff(done), Ordering::Relaxed);
+    }
+
+    fn publish_counters(&self, counters: &Counters, received_skew: u64) {
         for (shared, word) in self.words.iter().zip(counters.to_words()) {
             shared.store(word, Ordering::Relaxed);
         }
-        let skew = counters.skew()
-            + counters.received.abs_diff(kernel.rx_segments.get())
-            + counters.planned.abs_diff(kernel.tx_planned.get());
+        let planned = self.kernel.tx_planned.get() + self.to_streams.load(Ordering::Relaxed);
+        let skew = counters.skew() + received_skew + counters.planned.abs_diff(planned);
         self.skew.store(skew, Ordering::Relaxed);
     }
 
@@ -76,6 +96,7 @@ pub(crate) struct BinderView {
 pub(crate) struct Published {
     binder: Mutex<Option<BinderView>>,
     shards: Mutex<Vec<Arc<ShardView>>>,
+    streams: Mutex<Option<Arc<StreamsView>>>,
     /// The stream from control lives.
     pub(crate) has_control: AtomicBool,
     /// CHALLENGE can be sent.
@@ -115,6 +136,15 @@ impl Published {
 
     pub(crate) fn add_shard(&self, view: Arc<ShardView>) {
         lock(&self.shards).push(view);
+    }
+
+    pub(crate) fn set_streams(&self, view: Arc<StreamsView>) {
+        *lock(&self.streams) = Some(view);
+    }
+
+    /// `None` where no streams are served.
+    pub(crate) fn streams(&self) -> Option<Arc<StreamsView>> {
+        lock(&self.streams).clone()
     }
 
     pub(crate) fn shards(&self) -> Vec<Arc<ShardView>> {

@@ -4,6 +4,8 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 
 use anyhow::Context as _;
+use lanrage_proto::DeviceKey;
+use lanrage_proto::map::TlsAccess;
 use lanrage_relay_core::{Binder, Classes, Shard, Stun};
 use lanrage_relay_table as table;
 use lanrage_relay_uring::{
@@ -28,6 +30,7 @@ use crate::role::Role;
 use crate::shard::{Pass, Relayer, forward};
 use crate::state::{Enrolment, Keys, StateDir};
 use crate::steering::{Steered, bind_steered};
+use crate::streams::{Listeners, Outlet, StreamsThread, server_config};
 
 /// Orders from the slow side that may wait for the binder.
 const ORDERS: usize = 64;
@@ -37,6 +40,8 @@ const ORDERS: usize = 64;
 pub struct Started {
     /// UDP addresses, with the ports the kernel chose.
     pub listen: Vec<SocketAddr>,
+    /// TCP addresses of streams, with the ports the kernel chose.
+    pub streams: Vec<SocketAddr>,
     /// Where `/metrics` is.
     pub metrics: Option<SocketAddr>,
     /// How the shards talk to the kernel.
@@ -62,6 +67,7 @@ pub async fn run(
     tracing::info!(backend = resolved.kind.as_str(), reason = resolved.reason, "back end");
     let steered = bind_steered(&config)?;
     let sockets = &steered.shards[0];
+    let listeners = Listeners::bind(&config.stream_listen)?;
     let metrics = match config.metrics_listen {
         Some(address) => Some(
             TcpListener::bind(address)
@@ -77,10 +83,12 @@ pub async fn run(
     let admin_socket = admin_socket.transpose()?;
     let listening = Started {
         listen: sockets.locals().map(|(_, address)| address).collect(),
+        streams: listeners.addresses().collect(),
         metrics: metrics.as_ref().and_then(|listener| listener.local_addr().ok()),
         backend: resolved.kind,
     };
     log_sockets(sockets);
+    listening.streams.iter().for_each(|address| tracing::info!(%address, "listening for streams"));
 
     let published = Arc::new(Published::default());
     let facts = Facts {
@@ -110,14 +118,16 @@ pub async fn run(
         let told = state.told(&enrolment.root)?;
         let (lost, mut is_lost) = unbounded_channel();
         let parts = Parts { kind: resolved.kind, options, clock, published, lost };
-        let threads = parts.start(&config, &keys, &enrolment, steered)?;
+        let key = DeviceKey(keys.stream_key().verifying_key().to_bytes());
+        let tls = listeners.port().map(|port| TlsAccess { port, key });
+        let threads = parts.start(&config, &keys, &enrolment, steered, listeners)?;
         let published = parts.published.clone();
         let orders = threads.orders.clone();
         let serving =
             Serving { relay: enrolment.relay.0, pool: enrolment.pool.0, orders: orders.clone() };
         admin.serving.set(serving).expect("set here alone");
         let kept = Kept::new(state, told, published.clone());
-        let link = Link::new(kept, keys, enrolment, orders, published, &config);
+        let link = Link::new(kept, keys, enrolment, orders, tls, published, &config);
         link.recall().await;
         let advertise: Vec<_> = config.advertised().map(|address| address.to_string()).collect();
         tracing::info!(
@@ -165,6 +175,7 @@ impl Parts {
         keys: &Keys,
         enrolment: &Enrolment,
         Steered { shards, control, .. }: Steered,
+        listeners: Listeners,
     ) -> Result<Threads, Failure> {
         let (writer, reader) = table::new(config.capacity).context("allocating the lease table")?;
         let mut seed = [0; 32];
@@ -175,6 +186,8 @@ impl Parts {
         let queues = Arc::new(Queues::new());
         let stop = Arc::new(AtomicBool::new(false));
         let ids: Box<[SocketId]> = shards[0].locals().map(|(id, _)| id).collect();
+        let serves_streams = !listeners.is_empty();
+        let outlet = if serves_streams { Outlet::new() } else { Outlet::closed() };
         let (sender, orders) = crossbeam::channel::bounded(ORDERS);
         let binder = BinderThread {
             core,
@@ -182,6 +195,7 @@ impl Parts {
             queues: queues.clone(),
             sender: shards[0].sender().context("duplicating the sockets")?,
             sockets: ids.clone(),
+            outlet: outlet.clone(),
             clock: self.clock,
             published: self.published.clone(),
             sent: 0,
@@ -199,6 +213,22 @@ impl Parts {
             joins: vec![binder],
         };
 
+        if serves_streams {
+            let streams = StreamsThread {
+                listeners,
+                tls: server_config(&keys.stream_key())?,
+                core: Shard::new(enrolment.relay, reader.clone(), classes.clone(), Stun::Ignore),
+                sender: shards[0].sender().context("duplicating the sockets")?,
+                sockets: ids.clone(),
+                queues: queues.clone(),
+                binder: binder_thread.clone(),
+                outlet: outlet.clone(),
+                clock: self.clock,
+                published: self.published.clone(),
+            };
+            threads.joins.push(self.spawn("streams", &threads.stop, |stop| streams.run(stop))?);
+        }
+
         let stun = if config.stun { Stun::Answer } else { Stun::Ignore };
         let cpus = allowed_cpus();
         let count = shards.len();
@@ -207,6 +237,7 @@ impl Parts {
             let (kind, options, clock) = (self.kind, self.options.clone(), self.clock);
             let core = Shard::new(enrolment.relay, reader.clone(), classes.clone(), stun);
             let (ids, queues, binder) = (ids.clone(), queues.clone(), binder_thread.clone());
+            let outlet = outlet.clone();
             let (opened, is_open) = mpsc::sync_channel(1);
             let cpus = cpus.clone();
             let join = self.spawn(&role.to_string(), &threads.stop, move |stop| {
@@ -216,7 +247,8 @@ impl Parts {
                 // The other end waits for exactly this.
                 let _ = opened.send((backend.waker(), view.clone()));
                 let pass = Pass::default();
-                let mut relayer = Relayer { core, sockets: ids, queues, binder, clock, view, pass };
+                let mut relayer =
+                    Relayer { core, sockets: ids, queues, binder, outlet, clock, view, pass };
                 forward(&mut backend, &mut relayer, stop).context("receiving")
             })?;
             threads.joins.push(join);

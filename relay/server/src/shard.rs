@@ -3,17 +3,18 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
-use lanrage_relay_core::{Class, Shard, Verdict, runs};
+use lanrage_relay_core::{Class, STREAM_LOCAL, Shard, Verdict, runs};
 use lanrage_relay_table::{Endpoint, LocalId};
 use lanrage_relay_uring::{Backend, Handler, Received, SocketId, Tx};
 
 use crate::clock::Clock;
 use crate::published::ShardView;
 use crate::queues::{Item, Queues};
+use crate::streams::Outlet;
 
 /// A turn lasts no longer, so that a stuck shard shows.
 const TURN_MAX: Duration = Duration::from_millis(250);
@@ -26,6 +27,7 @@ pub(crate) struct Relayer {
     pub(crate) sockets: Box<[SocketId]>,
     pub(crate) queues: Arc<Queues>,
     pub(crate) binder: Thread,
+    pub(crate) outlet: Outlet,
     pub(crate) clock: Clock,
     pub(crate) view: Arc<ShardView>,
     pub(crate) pass: Pass,
@@ -78,7 +80,11 @@ impl Handler for Relayer {
                 }
                 Verdict::Copy => {
                     for to in self.core.targets() {
-                        tx.forward(self.socket(*to), address(*to), run, None);
+                        let Self { outlet, view, sockets, .. } = self;
+                        match sockets.get(usize::from(to.local.0)) {
+                            Some(socket) => tx.forward(*socket, address(*to), run, None),
+                            None => to_stream(outlet, view, *to, run),
+                        }
                     }
                 }
                 Verdict::Answer(answer) => {
@@ -94,8 +100,12 @@ impl Handler for Relayer {
         let is_idle = !self.pass.has_begun && !self.core.is_backlogged();
         self.begin_pass();
         while let Some((to, bytes)) = self.core.poll_copy() {
-            tx.send(self.sockets[usize::from(to.local.0)], address(to), bytes);
+            match self.sockets.get(usize::from(to.local.0)) {
+                Some(socket) => tx.send(*socket, address(to), bytes),
+                None => to_stream(&mut self.outlet, &self.view, to, bytes),
+            }
         }
+        self.outlet.flush();
         if std::mem::take(&mut self.pass.binder_has_work) {
             self.binder.unpark();
         }
@@ -114,12 +124,13 @@ impl Relayer {
         }
     }
 
-    fn forward(&self, tx: &mut Tx<'_>, to: Endpoint, run: &[u8], segment_size: Option<u16>) {
-        tx.forward(self.socket(to), address(to), run, segment_size);
-    }
-
-    fn socket(&self, to: Endpoint) -> SocketId {
-        self.sockets[usize::from(to.local.0)]
+    fn forward(&mut self, tx: &mut Tx<'_>, to: Endpoint, run: &[u8], segment_size: Option<u16>) {
+        if let Some(socket) = self.sockets.get(usize::from(to.local.0)) {
+            return tx.forward(*socket, address(to), run, segment_size);
+        }
+        for datagram in run.chunks(segment_size.map_or(run.len(), usize::from).max(1)) {
+            to_stream(&mut self.outlet, &self.view, to, datagram);
+        }
     }
 
     fn report_activation(&mut self) {
@@ -149,6 +160,21 @@ impl Relayer {
             self.forward(tx, other, run, train);
         }
     }
+}
+
+/// A datagram for a lease at none of the relay's addresses, but at a stream.
+#[cold]
+fn to_stream(outlet: &mut Outlet, view: &ShardView, to: Endpoint, datagram: &[u8]) {
+    debug_assert_eq!(to.local, STREAM_LOCAL);
+    add(&view.to_streams);
+    if !outlet.push(to, datagram) {
+        add(&view.streams_refused);
+    }
+}
+
+/// The shard alone writes its counts.
+fn add(count: &AtomicU64) {
+    count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }
 
 /// Where an endpoint is, in the family of its socket.

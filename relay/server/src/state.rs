@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::SigningKey;
 use lanrage_proto::api::{EnrolmentToken, Revocation};
 use lanrage_proto::bytes::SecretKey;
+use lanrage_proto::mac::mac32;
 use lanrage_proto::map::{RelayMap, SignedMap, optional_certificate};
 use lanrage_proto::signed::RelayCertificate;
 use lanrage_proto::{PoolId, RelayId, RootHash, TunnelKey};
@@ -191,6 +192,12 @@ impl Keys {
     /// Proves the relay to control.
     pub fn identity(&self) -> SigningKey {
         SigningKey::from_bytes(&self.identity.0)
+    }
+
+    /// Of the TLS certificate that streams see. Made of the identity's seed, so that it is there
+    /// wherever that is.
+    pub fn stream_key(&self) -> SigningKey {
+        SigningKey::from_bytes(&mac32(&self.identity.0, &[b"lanrage stream key"]))
     }
 
     /// The handshakes' public key.

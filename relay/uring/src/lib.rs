@@ -42,6 +42,9 @@ mod message;
 mod outgoing;
 mod queue;
 
+mod batch;
+pub use batch::Batch;
+
 mod waker;
 pub use waker::Waker;
 

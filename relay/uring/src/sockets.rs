@@ -220,6 +220,10 @@ impl Sender {
     pub fn send_to(&self, socket: SocketId, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
         self.0[socket.index()].send_to_with_flags(bytes, &to.into(), libc::MSG_DONTWAIT).map(drop)
     }
+
+    pub(crate) fn descriptors(&self) -> impl ExactSizeIterator<Item = RawFd> + '_ {
+        self.0.iter().map(AsRawFd::as_raw_fd)
+    }
 }
 
 /// Binds the first socket of a group; waits a moment for an address that is in use.

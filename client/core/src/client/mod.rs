@@ -15,7 +15,7 @@ use lanrage_proto::api::{Change, Kick, MemberRecord, PartyState, TicketGrant};
 use lanrage_proto::map::RelayMap;
 use lanrage_proto::party::pre_shared_key;
 use lanrage_proto::signed::KickRecord;
-use lanrage_proto::{Commitment, Epoch, Member, PartySecret, TunnelKey};
+use lanrage_proto::{Commitment, Epoch, Member, PartySecret, RelayId, TunnelKey};
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 use x25519_dalek::StaticSecret;
@@ -193,7 +193,8 @@ impl Client {
         Ok(client)
     }
 
-    /// A datagram from a UDP socket; `source` is never an IPv4-mapped IPv6 address.
+    /// A datagram from a UDP socket; `source` is never an IPv4-mapped IPv6 address. Or one from a
+    /// stream, whose `source` is [`crate::stream_address`].
     pub fn handle_datagram(&mut self, source: SocketAddr, datagram: &[u8], now: Instant) {
         if self.is_stopped {
             return;
@@ -202,6 +203,18 @@ impl Client {
         if let Err(reason) = self.receive(source, datagram, now) {
             self.outbox.drop(reason);
         }
+    }
+
+    /// The stream to this relay is open: datagrams for it are sent, and what comes by it is handed
+    /// to [`Client::handle_datagram`].
+    pub fn handle_stream_opened(&mut self, relay: RelayId, now: Instant) {
+        self.with_leases(now, |leases, around| leases.handle_stream_opened(relay, around));
+    }
+
+    /// The stream to this relay has ended. The program opens it again as long as
+    /// [`Client::streams`] names it.
+    pub fn handle_stream_closed(&mut self, relay: RelayId, now: Instant) {
+        self.with_leases(now, |leases, around| leases.handle_stream_closed(relay, around));
     }
 
     /// An IP packet from the NIC; changed in place (TCP MSS).
@@ -377,6 +390,12 @@ impl Client {
     /// The party's relays, in its order.
     pub fn leases(&self) -> Vec<LeaseStatus> {
         self.leases.iter().map(|lease| lease.status(&self.credentials.relay_map)).collect()
+    }
+
+    /// The relays that the program is to keep a stream to, over TLS as the relay map says: UDP is
+    /// blocked, or was a moment ago. [`Event::StreamsChanged`] tells of every change.
+    pub fn streams(&self) -> impl Iterator<Item = RelayId> {
+        self.leases.streams()
     }
 
     /// What was counted since the start.

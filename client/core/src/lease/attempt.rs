@@ -10,7 +10,6 @@ use lanrage_proto::frame::hello::Hello;
 use lanrage_proto::frame::resume::{Resume, Resumed};
 use lanrage_proto::frame::{Cookie, Nonce, VERSION};
 use lanrage_proto::handshake::{Initiator, ephemeral_seed};
-use lanrage_proto::signed::RelayCertificate;
 use rand_core::RngCore;
 use zeroize::Zeroizing;
 
@@ -69,10 +68,10 @@ impl Attempt {
         matches!(self.step, Step::Hello { .. })
     }
 
-    /// Sends again what is unanswered; HELLO goes to every address of the relay.
+    /// Sends again what is unanswered; HELLO goes to all `addresses` of the relay.
     pub(crate) fn handle_timeout(
         &mut self,
-        certificate: &RelayCertificate,
+        addresses: impl Iterator<Item = SocketAddr>,
         rng: &mut impl RngCore,
         now: Instant,
         mut send: impl FnMut(SocketAddr, &[u8]),
@@ -96,7 +95,7 @@ impl Attempt {
                 }
                 nonces.push_back(nonce);
                 let hello = Hello { version_min: VERSION, version_max: VERSION, nonce }.encode();
-                certificate.addresses().for_each(|address| send(address, &hello));
+                addresses.for_each(|address| send(address, &hello));
                 &HELLO_PAUSES_MS
             }
             Step::Bind { to, frame, .. } | Step::Resume { to, frame, .. } => {

@@ -11,7 +11,8 @@ use lanrage_proto::{Destination, Member, RelayId};
 
 use super::Surroundings;
 use super::liveness::Liveness;
-use super::rebind::Rebind;
+use super::rebind::{Rebind, Way};
+use super::stream::is_stream;
 use crate::counters::DropReason;
 use crate::outbox::Outbox;
 
@@ -94,13 +95,22 @@ impl Bound {
             self.send_probe(probe, around);
         }
         let message = self.rebind.as_mut().and_then(|rebind| rebind.handle_timeout(around.now));
-        if let Some(message) = message {
-            self.send(message, around.outbox);
-            if message == Message::Rebind {
+        match (message, self.rebind.as_ref().map(Rebind::way)) {
+            (Some(Message::Rebind), Some(Way::Udp)) => {
+                let udp = addresses.filter(|address| !is_stream(*address));
+                udp.for_each(|address| self.send_to(address, Message::Rebind, around.outbox));
+            }
+            (Some(Message::Rebind), _) => {
+                self.send(Message::Rebind, around.outbox);
                 let used = self.address;
                 let others = addresses.filter(|address| *address != used);
-                others.for_each(|address| self.send_to(address, message, around.outbox));
+                others.for_each(|address| self.send_to(address, Message::Rebind, around.outbox));
             }
+            (Some(message), _) => {
+                let challenger = self.rebind.as_ref().and_then(Rebind::challenger);
+                self.send_to(challenger.unwrap_or(self.address), message, around.outbox);
+            }
+            (None, _) => {}
         }
         if self.rebind.as_ref().is_some_and(Rebind::is_given_up) {
             self.rebind = None;
@@ -153,18 +163,33 @@ impl Bound {
     }
 
     pub(super) fn rebind(&mut self, now: Instant) {
-        self.rebind.get_or_insert_with(|| Rebind::new(now));
+        if self.rebind.as_ref().is_none_or(|rebind| rebind.way() == Way::Udp) {
+            self.rebind_anew(now);
+        }
         self.liveness.wake(now);
     }
 
+    /// There is one address more to ask.
+    pub(super) fn rebind_anew(&mut self, now: Instant) {
+        self.rebind = Some(Rebind::new(Way::Any, now));
+    }
+
+    /// The lease is at a stream: asks whether UDP works.
+    pub(super) fn return_to_udp(&mut self, now: Instant) {
+        self.rebind.get_or_insert_with(|| Rebind::new(Way::Udp, now));
+    }
+
     pub(super) fn answer_challenge(&mut self, source: SocketAddr, cookie: Cookie, now: Instant) {
-        if self.rebind.as_mut().is_some_and(|rebind| rebind.handle_challenge(cookie, now)) {
+        let Some(rebind) = &mut self.rebind else { return };
+        if rebind.handle_challenge(source, cookie, now) && rebind.way() == Way::Any {
             self.address = source;
         }
     }
 
     pub(super) fn rebound(&mut self, reflexive: SocketAddr, now: Instant) {
-        self.rebind = None;
+        if let Some(address) = self.rebind.take().and_then(|rebind| rebind.challenger()) {
+            self.address = address;
+        }
         self.lease.reflexive = reflexive;
         self.liveness.wake(now);
     }

@@ -99,7 +99,11 @@ mod tests {
                 id: KeyId(1),
                 key: DeviceKey(signer.verifying_key().to_bytes()),
             }],
-            relays: vec![RelayEntry { name: "r".into(), certificate: certificate(2, 2, 3_000) }],
+            relays: vec![RelayEntry {
+                name: "r".into(),
+                certificate: certificate(2, 2, 3_000),
+                tls: None,
+            }],
         };
         let private = StaticSecret::from([1; 32]);
         let credentials = Credentials::new(private, None, [0; 16], map, (UNIX_TIME, start), 0);

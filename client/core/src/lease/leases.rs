@@ -12,6 +12,7 @@ use lanrage_proto::inner::LeaseState;
 use lanrage_proto::wire::Malformed;
 use lanrage_proto::{Member, RelayId};
 
+use super::stream::UDP_PATIENCE;
 use super::{Lease, Surroundings};
 use crate::counters::DropReason;
 use crate::nic::{INNER_MTU_IPV4, INNER_MTU_IPV6};
@@ -30,6 +31,8 @@ pub(crate) struct Leases {
     relays: Vec<RelayId>,
     /// What [`Leases::states`] gives; follows every change.
     states: Vec<(RelayId, LeaseState)>,
+    /// Since when no lease works by UDP.
+    blocked_since: Option<Instant>,
 }
 
 impl Leases {
@@ -56,7 +59,40 @@ impl Leases {
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.list.iter().filter_map(Lease::deadline).min()
+        let blocked = self.blocked_since.filter(|_| self.list.iter().any(Lease::lacks_stream));
+        let blocked = blocked.map(|since| since + UDP_PATIENCE);
+        self.list.iter().filter_map(Lease::deadline).chain(blocked).min()
+    }
+
+    /// The relays that the program is to keep a stream to.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = RelayId> {
+        self.list.iter().filter(|lease| lease.wants_stream()).map(Lease::relay)
+    }
+
+    pub(crate) fn handle_stream_opened(&mut self, relay: RelayId, around: &mut Surroundings<'_>) {
+        if let Some(lease) = self.list.iter_mut().find(|lease| lease.relay() == relay) {
+            lease.handle_stream_opened(around.now);
+        }
+        self.handle_timeout(around);
+    }
+
+    pub(crate) fn handle_stream_closed(&mut self, relay: RelayId, around: &mut Surroundings<'_>) {
+        if let Some(lease) = self.list.iter_mut().find(|lease| lease.relay() == relay) {
+            lease.handle_stream_closed(around.now);
+        }
+        self.handle_timeout(around);
+    }
+
+    /// Asks for streams when no relay has answered by UDP for a while.
+    fn watch_udp(&mut self, around: &mut Surroundings<'_>) {
+        if self.list.iter().any(Lease::works_by_udp) {
+            self.blocked_since = None;
+            return;
+        }
+        let since = *self.blocked_since.get_or_insert(around.now);
+        if around.now >= since + UDP_PATIENCE {
+            self.list.iter_mut().for_each(|lease| lease.want_stream(around.outbox));
+        }
     }
 
     /// Follows the party's list and the relay map.
@@ -72,7 +108,7 @@ impl Leases {
         });
         for lease in &mut self.list {
             if let Some(entry) = around.credentials.relay_map.relay(lease.relay()) {
-                lease.set_certificate(entry.certificate);
+                lease.follow(entry, around.outbox);
             }
         }
         self.handle_timeout(around);
@@ -89,12 +125,13 @@ impl Leases {
             let known = self.list.iter().any(|lease| lease.relay() == *relay);
             let entry = around.credentials.relay_map.relay(*relay);
             if let (false, Some(entry)) = (known, entry) {
-                self.list.push(Lease::new(entry.certificate, around.now));
+                self.list.push(Lease::new(entry, around.now));
             }
         }
         let order = |relay| self.relays.iter().position(|listed| *listed == relay);
         self.list.sort_by_key(|lease| order(lease.relay()));
         self.list.iter_mut().for_each(|lease| lease.handle_timeout(around));
+        self.watch_udp(around);
         self.note_states();
     }
 
@@ -125,6 +162,7 @@ impl Leases {
         self.list.clear();
         self.relays.clear();
         self.states.clear();
+        self.blocked_since = None;
     }
 
     /// A self-addressed frame has come back.

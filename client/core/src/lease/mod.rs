@@ -10,6 +10,7 @@ pub(crate) mod credentials;
 pub(crate) mod leases;
 mod liveness;
 mod rebind;
+pub(crate) mod stream;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use lanrage_proto::frame::hint::Hint;
 use lanrage_proto::frame::resume::Resumed;
 use lanrage_proto::frame::{Nonce, bind::Bound as BoundFrame};
 use lanrage_proto::inner::LeaseState;
-use lanrage_proto::map::RelayMap;
+use lanrage_proto::map::{RelayEntry, RelayMap};
 use lanrage_proto::signed::RelayCertificate;
 use lanrage_proto::{Member, RelayId};
 use rand_chacha::ChaCha12Rng;
@@ -35,6 +36,7 @@ use crate::status::{LeaseStatus, RelayName};
 use attempt::{Attempt, NotTaken, Resumption};
 use bound::Bound;
 use credentials::Credentials;
+use stream::{Due, Stream, is_stream, stream_address};
 
 /// A rebound lease is back within this, else a new one is tried for at the same time.
 const REBIND_HEAD_START: Duration = Duration::from_millis(300);
@@ -59,6 +61,8 @@ pub(crate) struct Surroundings<'a> {
 pub(crate) struct Lease {
     relay: RelayId,
     certificate: RelayCertificate,
+    offers_stream: bool,
+    stream: Option<Stream>,
     since: Instant,
     bound: Option<Bound>,
     attempt: Option<Attempt>,
@@ -71,10 +75,12 @@ pub(crate) struct Lease {
 
 impl Lease {
     /// Tries for a lease at once.
-    pub(crate) const fn new(certificate: RelayCertificate, now: Instant) -> Self {
+    pub(crate) const fn new(entry: &RelayEntry, now: Instant) -> Self {
         Self {
-            relay: certificate.relay,
-            certificate,
+            relay: entry.certificate.relay,
+            certificate: entry.certificate,
+            offers_stream: entry.tls.is_some(),
+            stream: None,
             since: now,
             bound: None,
             attempt: None,
@@ -111,6 +117,17 @@ impl Lease {
     pub(crate) fn is_from(&self, source: SocketAddr) -> bool {
         self.bound.as_ref().is_some_and(|bound| bound.address == source)
             || self.certificate.addresses().any(|address| address == source)
+            || stream_address(self.relay) == source
+    }
+
+    /// Every way to the relay.
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> + use<> {
+        let stream = self.stream.as_ref().filter(|stream| stream.is_open);
+        let stream = stream.map(|_| stream_address(self.relay));
+        let certificate = self.certificate;
+        [certificate.ipv4.map(SocketAddr::V4), certificate.ipv6.map(SocketAddr::V6), stream]
+            .into_iter()
+            .flatten()
     }
 
     /// Whether the relay can be reached over IPv4 alone, so that no receiver is behind IPv6.
@@ -118,9 +135,81 @@ impl Lease {
         self.certificate.ipv6.is_none()
     }
 
-    /// Takes a certificate from a newer relay map.
-    pub(crate) const fn set_certificate(&mut self, certificate: RelayCertificate) {
-        self.certificate = certificate;
+    /// Follows a newer relay map.
+    pub(crate) fn follow(&mut self, entry: &RelayEntry, outbox: &mut Outbox) {
+        self.certificate = entry.certificate;
+        self.offers_stream = entry.tls.is_some();
+        if !self.offers_stream {
+            self.give_up_stream(outbox);
+        }
+    }
+
+    /// Whether packets may pass by UDP.
+    pub(crate) fn works_by_udp(&self) -> bool {
+        self.bound.as_ref().is_some_and(|bound| {
+            !is_stream(bound.address) && bound.liveness.state() != LeaseState::Dead
+        })
+    }
+
+    /// Whether the program is to keep a stream to the relay.
+    pub(crate) const fn wants_stream(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Whether there is a stream to be had beside what there is.
+    pub(crate) const fn lacks_stream(&self) -> bool {
+        self.offers_stream && self.stream.is_none()
+    }
+
+    /// UDP seems to be blocked.
+    pub(crate) fn want_stream(&mut self, outbox: &mut Outbox) {
+        if self.lacks_stream() {
+            self.stream = Some(Stream::wanted());
+            outbox.event(Event::StreamsChanged);
+        }
+    }
+
+    /// One more way to the relay is there: the lease takes it, unless UDP works by now.
+    pub(crate) fn handle_stream_opened(&mut self, now: Instant) {
+        let Some(stream) = &mut self.stream else { return };
+        stream.is_open = true;
+        if self.works_by_udp() {
+            return;
+        }
+        match &mut self.bound {
+            Some(bound) => {
+                bound.rebind_anew(now);
+                self.attempt = None;
+                self.recover(now);
+            }
+            None => self.restart(now),
+        }
+    }
+
+    /// The program opens another one as long as one is wanted.
+    pub(crate) fn handle_stream_closed(&mut self, now: Instant) {
+        let Some(stream) = &mut self.stream else { return };
+        stream.is_open = false;
+        if self.bound.as_ref().is_some_and(|bound| is_stream(bound.address)) {
+            self.recover(now);
+        }
+    }
+
+    fn give_up_stream(&mut self, outbox: &mut Outbox) {
+        if self.stream.take().is_some() {
+            outbox.event(Event::StreamsChanged);
+        }
+    }
+
+    /// Goes back to UDP when that works.
+    fn watch_stream(&mut self, around: &mut Surroundings<'_>) {
+        let (Some(stream), Some(bound)) = (&mut self.stream, &mut self.bound) else { return };
+        let is_alive = bound.liveness.state() == LeaseState::Alive;
+        match stream.handle_timeout(bound.address, is_alive, around.now) {
+            Some(Due::Return) => bound.return_to_udp(around.now),
+            Some(Due::Close) => self.give_up_stream(around.outbox),
+            None => {}
+        }
     }
 
     pub(crate) fn awaits(&self, nonce: Nonce) -> bool {
@@ -130,7 +219,8 @@ impl Lease {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let attempt = self.attempt.as_ref().map(Attempt::deadline);
         let bound = self.bound.as_ref().map(Bound::deadline);
-        [attempt, bound, self.retry_at].into_iter().flatten().min()
+        let stream = self.bound.as_ref().and_then(|_| self.stream.as_ref()?.deadline());
+        [attempt, bound, stream, self.retry_at].into_iter().flatten().min()
     }
 
     pub(crate) fn handle_timeout(&mut self, around: &mut Surroundings<'_>) {
@@ -153,8 +243,10 @@ impl Lease {
             }
             _ => {}
         }
+        self.watch_stream(around);
+        let addresses = self.addresses();
         if let Some(bound) = &mut self.bound {
-            bound.send_due(self.certificate.addresses(), around);
+            bound.send_due(addresses, around);
         }
         if self.retry_at.is_some_and(|at| now >= at) {
             self.retry_at = None;
@@ -162,9 +254,10 @@ impl Lease {
                 self.attempt = Some(Attempt::new(self.resumption.clone(), now));
             }
         }
+        let addresses = self.addresses();
         if let Some(attempt) = &mut self.attempt {
             let outbox = &mut *around.outbox;
-            attempt.handle_timeout(&self.certificate, around.rng, now, |to, frame| {
+            attempt.handle_timeout(addresses, around.rng, now, |to, frame| {
                 let frame = outbox.copy(frame);
                 outbox.transmit(to, frame);
             });
@@ -224,6 +317,7 @@ impl Lease {
         }
         self.attempt = None;
         self.retry_at = None;
+        self.give_up_stream(outbox);
         self.report(outbox);
     }
 
@@ -239,7 +333,8 @@ impl Lease {
         if certificate.relay != self.relay || !around.credentials.vouch_for(&certificate, now) {
             return Err(DropReason::NotFromRelay);
         }
-        if !certificate.addresses().any(|address| address == source) {
+        let is_unicast = certificate.addresses().any(|address| address == source);
+        if !is_unicast && source != stream_address(self.relay) {
             // Anycast finds a relay; it never carries a session.
             self.certificate = certificate;
             self.restart(now);
@@ -399,10 +494,12 @@ impl Lease {
     }
 
     pub(crate) fn status(&self, map: &RelayMap) -> LeaseStatus {
+        let by_udp = self.bound.as_ref().filter(|bound| !is_stream(bound.address));
         LeaseStatus {
             relay: RelayName::new(self.relay, map),
-            address: self.bound.as_ref().map(|bound| bound.address),
-            reflexive: self.bound.as_ref().map(|bound| bound.lease.reflexive),
+            stream: self.bound.as_ref().is_some_and(|bound| is_stream(bound.address)),
+            address: by_udp.map(|bound| bound.address),
+            reflexive: by_udp.map(|bound| bound.lease.reflexive),
             state: self.state(),
             refusal: self.refusal,
             quality: self

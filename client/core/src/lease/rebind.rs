@@ -1,5 +1,6 @@
 //! A lease follows its client to a new address (§5.2).
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use lanrage_proto::frame::Cookie;
@@ -11,14 +12,34 @@ const PAUSES_MS: [u64; 4] = [100, 200, 400, 800];
 /// REBIND or REBIND_ANSWER, until the relay says REBOUND.
 #[derive(Debug)]
 pub(crate) struct Rebind {
-    cookie: Option<Cookie>,
+    way: Way,
+    /// Who has challenged.
+    challenger: Option<(SocketAddr, Cookie)>,
     tries: usize,
     next_send: Instant,
 }
 
+/// Where a lease may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// To whichever address answers first: where it is now may be lost.
+    Any,
+    /// To a UDP address, from a stream that works and is used until the relay says REBOUND.
+    Udp,
+}
+
 impl Rebind {
-    pub(crate) const fn new(now: Instant) -> Self {
-        Self { cookie: None, tries: 0, next_send: now }
+    pub(crate) const fn new(way: Way, now: Instant) -> Self {
+        Self { way, challenger: None, tries: 0, next_send: now }
+    }
+
+    pub(crate) const fn way(&self) -> Way {
+        self.way
+    }
+
+    /// Where the answer goes.
+    pub(crate) fn challenger(&self) -> Option<SocketAddr> {
+        self.challenger.map(|(address, _)| address)
     }
 
     pub(crate) const fn deadline(&self) -> Instant {
@@ -40,16 +61,22 @@ impl Rebind {
         if self.is_given_up() {
             return None;
         }
-        Some(self.cookie.map_or(Message::Rebind, Message::RebindAnswer))
+        let cookie = self.challenger.map(|(_, cookie)| cookie);
+        Some(cookie.map_or(Message::Rebind, Message::RebindAnswer))
     }
 
     /// Whether this challenge is the one to answer, at once: the first, since each address asked
     /// sends one.
-    pub(crate) const fn handle_challenge(&mut self, cookie: Cookie, now: Instant) -> bool {
-        if self.cookie.is_some() {
+    pub(crate) const fn handle_challenge(
+        &mut self,
+        source: SocketAddr,
+        cookie: Cookie,
+        now: Instant,
+    ) -> bool {
+        if self.challenger.is_some() {
             return false;
         }
-        self.cookie = Some(cookie);
+        self.challenger = Some((source, cookie));
         self.tries = 0;
         self.next_send = now;
         true

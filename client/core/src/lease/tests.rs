@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use lanrage_proto::bytes::Signature;
 use lanrage_proto::frame::Cookie;
 use lanrage_proto::frame::bind::Lease as Granted;
-use lanrage_proto::map::RelayMap;
+use lanrage_proto::map::{RelayEntry, RelayMap};
 use lanrage_proto::{Handle, KeyId, PoolId, Tag, TunnelKey};
 use rand_core::SeedableRng as _;
 use x25519_dalek::StaticSecret;
@@ -57,7 +57,8 @@ impl Fixture {
             resumption_ticket: vec![5; 20],
         };
         let relay = "198.51.100.1:51820".parse().unwrap();
-        let mut lease = Lease::new(certificate, start);
+        let entry = RelayEntry { name: "r".into(), certificate, tls: None };
+        let mut lease = Lease::new(&entry, start);
         lease.bound = Some(Bound::new(granted, relay, start));
         lease.retry_at = None;
         Self {

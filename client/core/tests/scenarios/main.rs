@@ -11,3 +11,4 @@ mod lease;
 mod net;
 mod nic;
 mod presence;
+mod streams;

@@ -54,6 +54,16 @@ pub struct Settings {
     /// their own, which a flood of them fills alone [default: auto]
     #[arg(long, env = "LANRAGE_RELAY_STEERING")]
     pub steering: Option<SteeringSetting>,
+    /// TCP addresses, all of one port, for members whose network blocks UDP, comma-separated;
+    /// clients dial this port of the --advertise addresses, and 443 is the one that gets through.
+    /// Not beside another service on that port [default: none]
+    #[arg(
+        long,
+        env = "LANRAGE_RELAY_STREAM_LISTEN",
+        value_delimiter = ',',
+        value_name = "ADDR:PORT"
+    )]
+    pub stream_listen: Option<Vec<SocketAddr>>,
     /// Whether STUN Binding requests are answered [default: true]
     #[arg(long, env = "LANRAGE_RELAY_STUN")]
     pub stun: Option<bool>,
@@ -178,6 +188,7 @@ impl Settings {
             backend: self.backend.or(other.backend),
             gso: self.gso.or(other.gso),
             steering: self.steering.or(other.steering),
+            stream_listen: self.stream_listen.or(other.stream_listen),
             stun: self.stun.or(other.stun),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
             admin_socket: self.admin_socket.or(other.admin_socket),

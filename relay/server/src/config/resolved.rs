@@ -32,6 +32,7 @@ pub struct Config {
     pub backend: BackendSetting,
     pub gso: GsoSetting,
     pub steering: SteeringSetting,
+    pub stream_listen: Vec<SocketAddr>,
     pub stun: bool,
     pub metrics_listen: Option<SocketAddr>,
     pub admin_socket: Option<PathBuf>,
@@ -53,6 +54,7 @@ impl Settings {
         if let Some(twice) = repeated(&listen) {
             return Err(bad("listen", format!("{twice} stands there twice: give it once")));
         }
+        let stream_listen = stream_listen(self.stream_listen)?;
         let control = self.control.as_deref().map(parse_authority).transpose();
         let control = control
             .map_err(|_| bad("control", "give HOST or HOST:PORT, IPv6 in brackets".to_owned()))?;
@@ -107,6 +109,7 @@ impl Settings {
             backend: self.backend.unwrap_or(BackendSetting::Auto),
             gso: self.gso.unwrap_or(GsoSetting::Auto),
             steering: self.steering.unwrap_or(SteeringSetting::Auto),
+            stream_listen,
             stun: self.stun.unwrap_or(true),
             metrics_listen,
             admin_socket,
@@ -141,6 +144,7 @@ impl Config {
             backend: Some(self.backend),
             gso: Some(self.gso),
             steering: Some(self.steering),
+            stream_listen: Some(self.stream_listen.clone()),
             stun: Some(self.stun),
             metrics_listen: Some(metrics.unwrap_or_else(|| "off".to_owned())),
             admin_socket: Some(self.admin_socket.clone().unwrap_or_else(|| "off".into())),
@@ -184,6 +188,21 @@ fn repeated(listen: &[SocketAddr]) -> Option<SocketAddr> {
         address.port() != 0 && listen[..*at].contains(address)
     };
     listen.iter().enumerate().find(is_repeated).map(|(_, address)| *address)
+}
+
+/// Of one port: the relay map has room for one.
+fn stream_listen(listen: Option<Vec<SocketAddr>>) -> Result<Vec<SocketAddr>, ConfigError> {
+    let listen = listen.unwrap_or_default();
+    if let Some(twice) = repeated(&listen) {
+        return Err(bad("stream_listen", format!("{twice} stands there twice: give it once")));
+    }
+    match listen.windows(2).find(|pair| pair[0].port() != pair[1].port()) {
+        Some(pair) => {
+            let problem = format!("{} and {}: give one port for all", pair[0], pair[1]);
+            Err(bad("stream_listen", problem))
+        }
+        None => Ok(listen),
+    }
 }
 
 /// One address of each family; two of one would leave open which clients are told.
@@ -309,6 +328,8 @@ mod tests {
             ("listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]", "twice"),
             ("listen = [\"0.0.0.0:1\"]\nadvertise = [\"[2001:db8::1]:1\"]", "family"),
             ("advertise = [\"224.0.0.1:1\"]", "clients cannot send there"),
+            ("stream_listen = [\"0.0.0.0:443\", \"[::]:8443\"]", "one port"),
+            ("stream_listen = [\"[::]:443\", \"[::]:443\"]", "twice"),
             ("name = \"Relay1\"", "--name"),
             ("name = \"a.b\"", "--name"),
         ] {

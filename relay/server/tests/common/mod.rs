@@ -173,7 +173,6 @@ pub struct Client {
     pub socket: UdpSocket,
     relay: SocketAddr,
     pub member: Member,
-    private: [u8; 32],
     stamp: u64,
 }
 
@@ -182,13 +181,7 @@ impl Client {
         let socket = UdpSocket::bind((relay.ip(), 0)).unwrap();
         socket.connect(relay).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        Self {
-            socket,
-            relay,
-            member: Member::new(member).unwrap(),
-            private: [member; 32],
-            stamp: 0,
-        }
+        Self { socket, relay, member: Member::new(member).unwrap(), stamp: 0 }
     }
 
     /// Goes on from a new port.
@@ -228,35 +221,7 @@ impl Client {
     pub fn bind(&mut self) -> Lease {
         self.stamp += 1;
         let challenge = self.challenge();
-        let ticket = TicketBody {
-            key_id: KeyId(1),
-            pool: POOL,
-            session: SessionId(0xabc),
-            member: self.member,
-            generation: Generation(1),
-            rate_class: RateClass(0),
-            key: TunnelKey(PublicKey::from(&StaticSecret::from(self.private)).to_bytes()),
-            relays: [RELAY, RelayId(0), RelayId(0)],
-            not_before: unix_s() - 5,
-            expires: unix_s() + 600,
-        };
-        let request = BindRequest {
-            ticket: ticket.sign(&signing_key()),
-            instance: [self.member.number(); 16],
-            stamp: self.stamp,
-        };
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).unwrap();
-        let (mut initiator, noise) = Initiator::start(
-            &self.private,
-            &challenge.certificate.key,
-            (challenge.nonce, challenge.cookie, RELAY),
-            &request.encode(),
-            seed,
-        )
-        .unwrap();
-        let Challenge { nonce, cookie, .. } = challenge;
-        let bind = Bind { nonce, cookie, noise: &noise }.encode();
+        let (bind, mut initiator) = bind_frame(&challenge, self.member, self.stamp);
         let answer = self.ask(&bind).unwrap();
         let payload = initiator.finish(Bound::decode(&answer).unwrap().noise).unwrap();
         match BindResult::decode(&payload).unwrap() {
@@ -281,4 +246,35 @@ impl Client {
         let answer = self.ask(&frame)?;
         Sealed::decode(&answer).ok()?.open(&lease.key_to_client).ok()
     }
+}
+
+/// A BIND of a member of the one session, with the key that its number is.
+pub fn bind_frame(challenge: &Challenge, member: Member, stamp: u64) -> (Vec<u8>, Initiator) {
+    let private = [member.number(); 32];
+    let ticket = TicketBody {
+        key_id: KeyId(1),
+        pool: POOL,
+        session: SessionId(0xabc),
+        member,
+        generation: Generation(1),
+        rate_class: RateClass(0),
+        key: TunnelKey(PublicKey::from(&StaticSecret::from(private)).to_bytes()),
+        relays: [RELAY, RelayId(0), RelayId(0)],
+        not_before: unix_s() - 5,
+        expires: unix_s() + 600,
+    };
+    let request =
+        BindRequest { ticket: ticket.sign(&signing_key()), instance: [member.number(); 16], stamp };
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).unwrap();
+    let &Challenge { nonce, cookie, certificate } = challenge;
+    let (initiator, noise) = Initiator::start(
+        &private,
+        &certificate.key,
+        (nonce, cookie, RELAY),
+        &request.encode(),
+        seed,
+    )
+    .unwrap();
+    (Bind { nonce, cookie, noise: &noise }.encode(), initiator)
 }

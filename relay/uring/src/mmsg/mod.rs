@@ -17,7 +17,7 @@ use crate::sockets::{SocketId, Sockets};
 use crate::tx::Tx;
 use crate::waker::Waker;
 use receive::Receiver;
-use transmit::Transmitter;
+pub(crate) use transmit::Transmitter;
 
 /// Most arrivals a turn takes from one socket. What arrived first leaves when the batch does, 4 µs
 /// an arrival later; system calls are 0.05 an arrival at this size and gain nothing beyond.

@@ -9,7 +9,7 @@ use crate::queue::SendQueue;
 use crate::tx::Flush;
 
 #[derive(Debug)]
-pub(super) struct Transmitter {
+pub(crate) struct Transmitter {
     sockets: Box<[RawFd]>,
     headers: Headers,
     /// The queue's index of the message in each header.
@@ -17,12 +17,12 @@ pub(super) struct Transmitter {
 }
 
 impl Transmitter {
-    pub(super) fn new(sockets: Box<[RawFd]>, capacity: usize) -> Self {
+    pub(crate) fn new(sockets: Box<[RawFd]>, capacity: usize) -> Self {
         Self { sockets, headers: Headers::new(capacity), order: Vec::with_capacity(capacity) }
     }
 
     /// Sends or fails every message of the queue; leaves it empty.
-    pub(super) fn transmit(&mut self, queue: &mut SendQueue) {
+    pub(crate) fn transmit(&mut self, queue: &mut SendQueue) {
         while !queue.is_empty() {
             // `u64` holds a bit a socket: MAX_SOCKETS is 64.
             let mut waiting =

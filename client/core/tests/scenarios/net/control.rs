@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use ed25519_dalek::SigningKey;
 use lanrage_proto::api::{Kick, MemberRecord, PartyState, Role, TicketGrant};
 use lanrage_proto::bytes::Signature;
-use lanrage_proto::map::{RelayEntry, RelayMap, SigningKeyEntry};
+use lanrage_proto::map::{RelayEntry, RelayMap, SigningKeyEntry, TlsAccess};
 use lanrage_proto::party::{EntryBody, EpochCopy};
 use lanrage_proto::signed::{KickRecord, RelayCertificate, TicketBody};
 use lanrage_proto::{
@@ -25,6 +25,8 @@ pub(crate) struct Control {
     pub(crate) relays: Vec<RelayId>,
     pub(crate) kicks: Vec<KickRecord>,
     pub(crate) copies: Vec<EpochCopy>,
+    /// Whether relays serve streams.
+    pub(crate) tls: Option<TlsAccess>,
 }
 
 pub(crate) fn member(number: u8) -> Member {
@@ -48,6 +50,7 @@ impl Control {
             relays: Vec::new(),
             kicks: Vec::new(),
             copies: Vec::new(),
+            tls: None,
         }
     }
 
@@ -56,7 +59,11 @@ impl Control {
     }
 
     pub(crate) fn map(&self, certificates: impl Iterator<Item = RelayCertificate>) -> RelayMap {
-        let relays = certificates.map(|certificate| RelayEntry { name: "r".into(), certificate });
+        let relays = certificates.map(move |certificate| RelayEntry {
+            name: "r".into(),
+            certificate,
+            tls: self.tls,
+        });
         RelayMap {
             serial: 1,
             issued: UNIX_TIME,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use lanrage_client_core::{Client, Config, DropReason, Event};
+use lanrage_client_core::{Client, Config, DropReason, Event, stream_address, stream_relay};
 use lanrage_proto::frame::DATAGRAM_LEN_MAX;
 use lanrage_proto::{Epoch, PartySecret, RelayId};
 use lanrage_relay_core::binder::Now;
@@ -18,10 +18,12 @@ use rand_core::{RngCore as _, SeedableRng as _};
 pub(crate) mod control;
 pub(crate) mod packets;
 pub(crate) mod relay;
+pub(crate) mod tcp;
 pub(crate) mod tunnel;
 
 use control::{Control, UNIX_TIME, member, private};
 use relay::Relay;
+use tcp::Tcp;
 use tunnel::{Checksums, Clock, Lie};
 
 pub(crate) const SECRET: PartySecret = PartySecret([42; 32]);
@@ -67,6 +69,7 @@ pub(crate) struct Node {
     /// The same of what it sent, and to where.
     pub(crate) sent: Vec<(SocketAddr, Vec<u8>)>,
     pub(crate) is_on: bool,
+    pub(crate) tcp: Tcp,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +90,8 @@ pub(crate) struct Net {
     pub(crate) relays: BTreeMap<u16, Relay>,
     pub(crate) link: Link,
     pub(crate) cuts: BTreeSet<Cut>,
+    /// Members whose network lets no UDP through.
+    pub(crate) udp_blocked: BTreeSet<u8>,
     pub(crate) dead: BTreeSet<u16>,
     /// What waits in the sockets of relays that do not run.
     frozen: BTreeMap<u16, Vec<Flight>>,
@@ -118,6 +123,7 @@ impl Net {
             relays,
             link: Link::GOOD,
             cuts: BTreeSet::new(),
+            udp_blocked: BTreeSet::new(),
             dead: BTreeSet::new(),
             frozen: BTreeMap::new(),
             is_tapped: false,
@@ -178,6 +184,7 @@ impl Net {
             received: Vec::new(),
             sent: Vec::new(),
             is_on: true,
+            tcp: Tcp::default(),
         };
         self.nodes.insert(number, node);
         self.drain(number);
@@ -268,7 +275,8 @@ impl Net {
         let client = on.filter_map(|node| node.client.poll_timeout()).min();
         let relay = self.relays.values().map(|relay| relay.next_timeout_ms()).min();
         let relay = relay.map(|ms| self.start + Duration::from_millis(ms));
-        [flight, client, relay].into_iter().flatten().min()
+        let tcp = self.nodes.values().filter_map(|node| node.tcp.deadline()).min();
+        [flight, client, relay, tcp].into_iter().flatten().min()
     }
 
     fn step(&mut self) {
@@ -291,11 +299,19 @@ impl Net {
                 assert!(next.is_none_or(|at| at > now), "a timeout that is due stays due");
                 self.drain(number);
             }
+            let node = self.nodes.get_mut(&number).unwrap();
+            while let Some(relay) = node.tcp.opened(now) {
+                node.client.handle_stream_opened(relay, now);
+            }
+            self.drain(number);
         }
     }
 
     fn arrive(&mut self, flight: Flight) {
         let relay_now = self.relay_now();
+        if let Some(relay) = stream_relay(flight.to) {
+            return self.arrive_by_stream(relay, flight);
+        }
         if let Some(relay) = self.relays.values_mut().find(|relay| relay.address == flight.to) {
             if self.dead.contains(&relay.id.0) {
                 return;
@@ -310,16 +326,42 @@ impl Net {
             }
             return;
         }
-        let found = self.nodes.iter_mut().find(|(_, node)| node.address == flight.to);
+        let from = tcp::source(flight.to).map_or(flight.from, stream_address);
+        let found = self
+            .nodes
+            .iter_mut()
+            .find(|(_, node)| node.address == flight.to || node.tcp.has(flight.to));
         if let Some((number, node)) = found
             && node.is_on
         {
             if self.is_tapped {
-                node.received.push((flight.from, flight.bytes.clone()));
+                node.received.push((from, flight.bytes.clone()));
             }
-            node.client.handle_datagram(flight.from, &flight.bytes, self.now);
+            node.client.handle_datagram(from, &flight.bytes, self.now);
             let number = *number;
             self.drain(number);
+        }
+    }
+
+    /// A client's datagram at the other end of its stream.
+    fn arrive_by_stream(&mut self, relay: RelayId, flight: Flight) {
+        let now = self.relay_now();
+        let node = self.nodes.values().find(|node| node.address == flight.from).unwrap();
+        let Some(source) = node.tcp.address(relay) else { return };
+        if self.dead.contains(&relay.0) {
+            return;
+        }
+        let relay = self.relays.get_mut(&relay.0).unwrap();
+        let from = relay.address;
+        for (to, bytes) in relay.handle(source, &flight.bytes, now) {
+            self.send(from, to, bytes);
+        }
+    }
+
+    /// A member's stream breaks; its client opens another one.
+    pub(crate) fn break_streams(&mut self, number: u8) {
+        for relay in self.nodes.get_mut(&number).unwrap().tcp.break_all() {
+            self.act(number, |client, now| client.handle_stream_closed(relay, now));
         }
     }
 
@@ -337,6 +379,9 @@ impl Net {
         while let Some(event) = node.client.poll_event() {
             node.events.push((self.now, event));
         }
+        // TCP's handshake and TLS's take a round trip each.
+        let opening = self.now + self.link.latency * 4;
+        node.tcp.follow(number, node.client.streams(), opening);
         if self.is_tapped {
             node.sent.extend(sent.iter().cloned());
         }
@@ -347,6 +392,19 @@ impl Net {
     }
 
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        if let Some(relay) = stream_relay(to).or_else(|| tcp::source(to)) {
+            // In order, and nothing is lost as long as the stream lives.
+            let is_open = self
+                .nodes
+                .values()
+                .any(|node| node.tcp.has(to) || node.address == from && node.tcp.is_open(relay));
+            if is_open {
+                self.order += 1;
+                let (at, order) = (self.now + self.link.latency, self.order);
+                self.flights.push(Reverse(Flight { at, order, from, to, bytes }));
+            }
+            return;
+        }
         let lossy = self.nodes.get(&self.link.loss_of).map(|node| node.address);
         let loses = lossy.is_none_or(|address| address == from || address == to);
         let lost = self.rng.next_u32() % 1000 < self.link.loss_permille;
@@ -368,8 +426,12 @@ impl Net {
         let node = |at| self.nodes.iter().find(|(_, node)| node.address == at).map(|(n, _)| *n);
         let relay = |at| self.relays.values().find(|r| r.address == at).map(|r| r.id.0);
         match (node(from), relay(to), relay(from), node(to)) {
-            (Some(node), Some(relay), ..) => self.cuts.contains(&Cut::ToRelay(node, relay)),
-            (.., Some(relay), Some(node)) => self.cuts.contains(&Cut::FromRelay(node, relay)),
+            (Some(node), Some(relay), ..) => {
+                self.udp_blocked.contains(&node) || self.cuts.contains(&Cut::ToRelay(node, relay))
+            }
+            (.., Some(relay), Some(node)) => {
+                self.udp_blocked.contains(&node) || self.cuts.contains(&Cut::FromRelay(node, relay))
+            }
             _ => false,
         }
     }

@@ -6,7 +6,7 @@ use lanrage_proto::bytes::Signature;
 use lanrage_proto::signed::RelayCertificate;
 use lanrage_proto::{KeyId, PoolId, RelayId, TunnelKey};
 use lanrage_relay_core::binder::{Binder, Identity, Now};
-use lanrage_relay_core::{Classes, Shard, Stun, Verdict};
+use lanrage_relay_core::{Classes, STREAM_LOCAL, Shard, Stun, Verdict};
 use lanrage_relay_table::{Capacity, Endpoint, LocalId};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
@@ -79,7 +79,9 @@ impl Relay {
             }
             Verdict::Answer(answer) => sent.push((source, answer.as_bytes().to_vec())),
             Verdict::ToBinder(_) => {
-                self.binder.handle_datagram(now, &bytes, source, LocalId(0));
+                let is_stream = source.ip().is_multicast();
+                let local = if is_stream { STREAM_LOCAL } else { LocalId(0) };
+                self.binder.handle_datagram(now, &bytes, source, local);
             }
             Verdict::Drop => {}
         }

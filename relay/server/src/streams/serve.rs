@@ -1,0 +1,162 @@
+//! The tasks: one for each listener, two for each stream, one for what other threads send.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::task::{spawn_local, yield_now};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::connection::Connection;
+use super::exchange::{Exchange, Stream};
+use super::gate::{Gate, Place};
+use super::outlet::Outlet;
+use super::socket::{Listener, Socket};
+use super::{Closed, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, Refused, STALL_TIMEOUT};
+use crate::clock::Clock;
+
+/// A TLS record fits, so that one is seldom read in pieces.
+const READ_LEN: usize = 18 << 10;
+/// What a stream keeps of its buffers while it is quiet.
+const QUIET_LEN: usize = 4 << 10;
+/// After accept failed, until connections may have ended.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a stream that ends may take to say so.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Datagrams of other threads before streams have their turn.
+const PARCELS_PER_PASS: usize = 256;
+
+/// What the tasks share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) exchange: RefCell<Exchange>,
+    pub(super) gate: Rc<RefCell<Gate>>,
+    pub(super) tls: Arc<ServerConfig>,
+    pub(super) outlet: Outlet,
+    pub(super) clock: Clock,
+    /// A number names one stream ever, over restarts, too.
+    pub(super) next_number: Cell<u64>,
+}
+
+/// Accepts for ever.
+pub(super) async fn accept(shared: Rc<Shared>, listener: Listener) {
+    loop {
+        let Ok((socket, peer)) = listener.accept().await else {
+            shared.exchange.borrow_mut().refuse(Refused::Accept);
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        match Gate::admit(&shared.gate, peer.ip(), shared.clock.ms()) {
+            Ok(place) => drop(spawn_local(converse(shared.clone(), socket, peer, place))),
+            Err(reason) => shared.exchange.borrow_mut().refuse(reason),
+        }
+    }
+}
+
+/// Hands datagrams of other threads to streams, and makes the copies that wait, for ever.
+pub(super) async fn exchange(shared: Rc<Shared>) {
+    loop {
+        let mut is_done = true;
+        {
+            let mut exchange = shared.exchange.borrow_mut();
+            exchange.begin_pass();
+            for at in 0..PARCELS_PER_PASS {
+                let Some(parcel) = shared.outlet.pop() else { break };
+                exchange.deliver(&parcel);
+                is_done = at + 1 < PARCELS_PER_PASS;
+            }
+            exchange.end_pass();
+            is_done &= !exchange.is_backlogged();
+        }
+        match is_done {
+            true => shared.outlet.arrived().await,
+            false => yield_now().await,
+        }
+    }
+}
+
+/// One stream from its first byte to its last.
+async fn converse(shared: Rc<Shared>, socket: Socket, peer: SocketAddr, _place: Place) {
+    let Ok(connection) = Connection::new(shared.tls.clone()) else { return };
+    let number = shared.next_number.get();
+    shared.next_number.set(number.wrapping_add(1));
+    let stream = Stream::new(number, peer, connection);
+    shared.exchange.borrow_mut().open(&stream);
+
+    let socket = Rc::new(socket);
+    let mut writer = spawn_local(write(shared.clone(), stream.clone(), socket.clone()));
+    let end = read(&shared, &stream, &socket).await;
+    stream.connection.borrow_mut().close();
+    stream.end(end);
+    shared.exchange.borrow_mut().close(&stream);
+    if timeout(FAREWELL, &mut writer).await.is_err() {
+        socket.shutdown();
+        let _ = writer.await;
+    }
+    socket.shutdown();
+}
+
+async fn read(shared: &Rc<Shared>, stream: &Stream, socket: &Socket) -> Closed {
+    let handshake_by = Instant::now() + HANDSHAKE_TIMEOUT;
+    let mut is_established = false;
+    let mut buffer = Vec::new();
+    loop {
+        buffer.reserve(READ_LEN);
+        let (by, late) = match is_established {
+            true => (stream.heard.get() + IDLE_TIMEOUT, Closed::Idle),
+            false => (handshake_by, Closed::Handshake),
+        };
+        let Ok((read, filled)) = timeout_at(by, socket.read(buffer)).await else { return late };
+        buffer = filled;
+        if !matches!(read, Ok(1..)) {
+            return Closed::Ended;
+        }
+        let mut exchange = shared.exchange.borrow_mut();
+        exchange.begin_pass();
+        let mut connection = stream.connection.borrow_mut();
+        let received = connection.receive(&buffer, |datagram| exchange.handle(stream, datagram));
+        if connection.is_established() && !std::mem::replace(&mut is_established, true) {
+            stream.heard.set(Instant::now());
+            exchange.note_established();
+        }
+        exchange.end_pass();
+        if exchange.is_backlogged() {
+            shared.outlet.wake();
+        }
+        if connection.wants_transmit() {
+            stream.sendable.notify_one();
+        }
+        if let Err(end) = received {
+            return end;
+        }
+        buffer.clear();
+        buffer.shrink_to(QUIET_LEN);
+    }
+}
+
+async fn write(shared: Rc<Shared>, stream: Rc<Stream>, socket: Rc<Socket>) {
+    let mut buffer = Vec::new();
+    loop {
+        buffer.clear();
+        shared.exchange.borrow_mut().transmit(&stream, &mut buffer);
+        if buffer.is_empty() {
+            if stream.is_over() {
+                return;
+            }
+            buffer.shrink_to(QUIET_LEN);
+            stream.sendable.notified().await;
+            continue;
+        }
+        match timeout(STALL_TIMEOUT, socket.write_all(buffer)).await {
+            Ok((Ok(()), sent)) => buffer = sent,
+            Ok((Err(_), _)) => return socket.shutdown(),
+            Err(_) => {
+                stream.end(Closed::Stalled);
+                return socket.shutdown();
+            }
+        }
+    }
+}

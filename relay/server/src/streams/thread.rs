@@ -1,0 +1,94 @@
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use lanrage_relay_core::Shard;
+use lanrage_relay_uring::{Batch, Sender, SocketId};
+use rustls::ServerConfig;
+use tokio::task::LocalSet;
+use tokio::time::sleep;
+
+use super::exchange::Exchange;
+use super::gate::Gate;
+use super::outlet::Outlet;
+use super::serve::{self, Shared};
+use super::socket::Listener;
+use super::{Listeners, StreamsView};
+use crate::clock::Clock;
+use crate::published::{Published, ShardView};
+use crate::queues::Queues;
+
+/// Datagrams by UDP that one read of a stream may bring, and copies of its broadcasts.
+const SENDS: usize = 256;
+/// How late the thread notices that the relay stops.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What the streams' thread works with.
+#[derive(Debug)]
+pub(crate) struct StreamsThread {
+    pub(crate) listeners: Listeners,
+    pub(crate) tls: Arc<ServerConfig>,
+    pub(crate) core: Shard,
+    pub(crate) sender: Sender,
+    /// By local id.
+    pub(crate) sockets: Box<[SocketId]>,
+    pub(crate) queues: Arc<Queues>,
+    pub(crate) binder: Thread,
+    pub(crate) outlet: Outlet,
+    pub(crate) clock: Clock,
+    pub(crate) published: Arc<Published>,
+}
+
+impl StreamsThread {
+    /// Serves streams until told to stop.
+    ///
+    /// # Errors
+    /// The kernel has no memory or no descriptor left.
+    pub(crate) fn run(self, stop: &AtomicBool) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("starting the runtime")?;
+        LocalSet::new().block_on(&runtime, self.serve(stop))
+    }
+
+    async fn serve(self, stop: &AtomicBool) -> anyhow::Result<()> {
+        let (mut key, mut number) = ([0; 16], [0; 8]);
+        for random in [&mut key[..], &mut number] {
+            getrandom::fill(random).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+        }
+        let batch = Batch::open(self.sender, SENDS).context("allocating the send queue")?;
+        let view = Arc::new(StreamsView::new(Arc::new(ShardView::new(batch.counters()))));
+        self.published.set_streams(view.clone());
+        let exchange = Exchange::new(
+            self.core,
+            (batch, self.sockets),
+            (self.queues, self.binder),
+            self.clock,
+            view,
+        );
+        let shared = Rc::new(Shared {
+            exchange: RefCell::new(exchange),
+            gate: Gate::new(key),
+            tls: self.tls,
+            outlet: self.outlet,
+            clock: self.clock,
+            next_number: Cell::new(u64::from_be_bytes(number)),
+        });
+        for listener in self.listeners.0 {
+            let listener = Listener::new(listener).context("listening")?;
+            tokio::task::spawn_local(serve::accept(shared.clone(), listener));
+        }
+        tokio::task::spawn_local(serve::exchange(shared.clone()));
+        while !stop.load(Ordering::Relaxed) {
+            sleep(TICK).await;
+            // Keeps what is published fresh.
+            shared.outlet.wake();
+        }
+        Ok(())
+    }
+}
