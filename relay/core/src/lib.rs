@@ -14,6 +14,9 @@ pub use drops::{DropReason, Fault};
 /// Token buckets and rate classes.
 pub mod rate;
 
+/// Data between relays: keys, and what was seen.
+pub mod mesh;
+
 /// The hot path: one shard's decisions.
 pub mod shard;
 pub use shard::{Answer, Class, Counters, Shard, Stun, Verdict, runs};

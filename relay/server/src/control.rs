@@ -20,6 +20,7 @@ use crate::clock::unix_s;
 use crate::config::Config;
 use crate::every_minute::EveryMinute;
 use crate::kept::Kept;
+use crate::mesh::Mesh;
 use crate::published::Published;
 use crate::state::{Enrolment, Keys};
 
@@ -35,6 +36,7 @@ pub(crate) struct Link {
     keys: Keys,
     enrolment: Enrolment,
     orders: Orders,
+    mesh: Arc<Mesh>,
     published: Arc<Published>,
     /// Whether this stream has shown that the clocks differ.
     clock_reported: bool,
@@ -49,7 +51,7 @@ impl Link {
         kept: Kept,
         keys: Keys,
         enrolment: Enrolment,
-        orders: Orders,
+        (orders, mesh): (Orders, Arc<Mesh>),
         published: Arc<Published>,
         config: &Config,
     ) -> Self {
@@ -58,6 +60,7 @@ impl Link {
             keys,
             enrolment,
             orders,
+            mesh,
             published,
             clock_reported: false,
             given_name: config.name_is_given.then(|| config.name.clone()),
@@ -69,6 +72,7 @@ impl Link {
     pub(crate) async fn recall(&self) {
         let told = self.kept.told();
         if let Some(map) = told.relay_map(&self.enrolment.root) {
+            self.mesh.set_map(&map);
             self.orders.give(signing_keys(&map)).await;
         }
         self.orders.give(Order::ReplaceRevocations(told.revocations.clone())).await;
@@ -239,6 +243,7 @@ impl Link {
             return;
         }
         self.kept.change(|told| told.map = Some(signed));
+        self.mesh.set_map(&map);
         self.orders.give(signing_keys(&map)).await;
     }
 

@@ -20,10 +20,11 @@ use crate::enrol::enrolment;
 use crate::failure::Failure;
 use crate::http::{self, Health};
 use crate::kept::Kept;
+use crate::mesh::{Mesh, Sources};
 use crate::metrics::Facts;
 use crate::published::{Published, ShardView};
 use crate::queues::Queues;
-use crate::shard::{Pass, Relayer, forward};
+use crate::shard::{CROSSING_LEN_MAX, Pass, Relayer, forward};
 use crate::state::{Enrolment, Keys, StateDir};
 
 /// Orders from the slow side that may wait for the binder.
@@ -87,14 +88,18 @@ pub async fn run(
         let enrolment = enrolment(&config, &state, &keys).await?;
         let told = state.told(&enrolment.root)?;
         let (lost, mut is_lost) = unbounded_channel();
-        let parts = Parts { kind: resolved.kind, options, clock, published, lost };
+        let advertised: Vec<_> = config.advertised().collect();
+        let sources = Sources::new(&listening.listen, &advertised);
+        let mesh = Arc::new(Mesh::new(keys.roster(&enrolment), sources));
+        let parts =
+            Parts { kind: resolved.kind, options, clock, published, lost, mesh: mesh.clone() };
         let threads = parts.start(&config, &keys, &enrolment, sockets)?;
         let published = parts.published.clone();
         let orders = threads.orders.clone();
         let kept = Kept::new(state, told, published.clone());
-        let link = Link::new(kept, keys, enrolment, orders, published, &config);
+        let link = Link::new(kept, keys, enrolment, (orders, mesh.clone()), published, &config);
         link.recall().await;
-        let advertise: Vec<_> = config.advertised().map(|address| address.to_string()).collect();
+        let advertise: Vec<_> = advertised.iter().map(SocketAddr::to_string).collect();
         tracing::info!(
             relay = enrolment.relay.0,
             shards = config.shards,
@@ -103,6 +108,7 @@ pub async fn run(
         );
         tokio::select! {
             never = link.follow(&config) => match never {},
+            never = mesh.follow_clock() => match never {},
             Some(failure) = is_lost.recv() => Err(failure),
         }
     };
@@ -130,6 +136,7 @@ struct Parts {
     clock: Clock,
     published: Arc<Published>,
     lost: UnboundedSender<Failure>,
+    mesh: Arc<Mesh>,
 }
 
 impl Parts {
@@ -176,7 +183,9 @@ impl Parts {
         let cpus = allowed_cpus();
         for (number, sockets) in sockets.into_iter().enumerate() {
             let (kind, options, clock) = (self.kind, self.options.clone(), self.clock);
-            let core = Shard::new(enrolment.relay, reader.clone(), stun);
+            let mut core = Shard::new(enrolment.relay, reader.clone(), stun);
+            core.join_mesh(u8::try_from(number).context("a shard for each of 256 numbers")?);
+            let mesh = self.mesh.subscribe();
             let (ids, queues, binder) = (ids.clone(), queues.clone(), binder_thread.clone());
             let cpu = (!cpus.is_empty()).then(|| cpus[number % cpus.len()]);
             let (opened, is_open) = mpsc::sync_channel(1);
@@ -187,7 +196,18 @@ impl Parts {
                 // The other end waits for exactly this.
                 let _ = opened.send((backend.waker(), view.clone()));
                 let pass = Pass::default();
-                let mut relayer = Relayer { core, sockets: ids, queues, binder, clock, view, pass };
+                let crossing = Vec::with_capacity(CROSSING_LEN_MAX);
+                let mut relayer = Relayer {
+                    core,
+                    sockets: ids,
+                    queues,
+                    binder,
+                    clock,
+                    view,
+                    mesh,
+                    crossing,
+                    pass,
+                };
                 forward(&mut backend, &mut relayer, stop).context("receiving")
             })?;
             threads.joins.push(join);

@@ -7,16 +7,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
+use lanrage_proto::frame::data::HEADER_LEN;
+use lanrage_proto::frame::mesh::{self, GROWTH};
+use lanrage_relay_core::shard::{DELIVERED, RUN_SEGMENTS_MAX};
 use lanrage_relay_core::{Class, Shard, Verdict, runs};
 use lanrage_relay_table::{Endpoint, LocalId};
 use lanrage_relay_uring::{Backend, Handler, Received, SocketId, Tx};
 
 use crate::clock::Clock;
+use crate::mesh::Subscription;
 use crate::published::ShardView;
 use crate::queues::{Item, Queues};
 
 /// A turn lasts no longer, so that a stuck shard shows.
 const TURN_MAX: Duration = Duration::from_millis(250);
+
+/// Bytes of the longest run for another relay.
+pub(crate) const CROSSING_LEN_MAX: usize = RUN_SEGMENTS_MAX * mesh::DATAGRAM_LEN_MAX;
 
 /// What a shard works with.
 #[derive(Debug)]
@@ -28,6 +35,9 @@ pub(crate) struct Relayer {
     pub(crate) binder: Thread,
     pub(crate) clock: Clock,
     pub(crate) view: Arc<ShardView>,
+    pub(crate) mesh: Subscription,
+    /// Frames for another relay, put together.
+    pub(crate) crossing: Vec<u8>,
     pub(crate) pass: Pass,
 }
 
@@ -76,10 +86,16 @@ impl Handler for Relayer {
                     #[cfg(feature = "misdeliver")]
                     self.misdeliver(tx, to, &run[..len], train);
                 }
-                Verdict::Copy => {
-                    for to in self.core.targets() {
-                        tx.forward(self.socket(*to), address(*to), run, None);
-                    }
+                Verdict::ToRelay { to, len } => self.cross(tx, to, &run[..len], segment_size),
+                Verdict::FromRelay { to, len } => {
+                    let segment_size = segment_size - DELIVERED.start;
+                    let train = (len > segment_size).then_some(segment_size as u16);
+                    self.forward(tx, to, &run[DELIVERED][..len], train);
+                }
+                Verdict::Copy => self.copy(tx, run),
+                Verdict::CopyFromRelay => self.copy(tx, &run[DELIVERED]),
+                Verdict::Tell { to, answer } => {
+                    tx.send(self.socket(to), address(to), answer.as_bytes());
                 }
                 Verdict::Answer(answer) => {
                     tx.send(socket, source, answer.as_bytes());
@@ -111,11 +127,31 @@ impl Relayer {
             self.pass.has_begun = true;
             self.pass.now_ms = self.clock.ms();
             self.core.begin_pass(self.pass.now_ms);
+            if let Some(peers) = self.mesh.poll() {
+                self.core.set_peers(peers);
+            }
         }
     }
 
     fn forward(&self, tx: &mut Tx<'_>, to: Endpoint, run: &[u8], segment_size: Option<u16>) {
         tx.forward(self.socket(to), address(to), run, segment_size);
+    }
+
+    /// Sends the run on to another relay, every segment behind its longer header.
+    fn cross(&mut self, tx: &mut Tx<'_>, to: Endpoint, run: &[u8], segment_size: usize) {
+        self.crossing.clear();
+        for (header, segment) in self.core.mesh_headers().iter().zip(run.chunks(segment_size)) {
+            self.crossing.extend_from_slice(header);
+            self.crossing.extend_from_slice(&segment[HEADER_LEN..]);
+        }
+        let train = (run.len() > segment_size).then_some((segment_size + GROWTH) as u16);
+        self.forward(tx, to, &self.crossing, train);
+    }
+
+    fn copy(&self, tx: &mut Tx<'_>, frame: &[u8]) {
+        for to in self.core.targets() {
+            tx.forward(self.socket(*to), address(*to), frame, None);
+        }
     }
 
     fn socket(&self, to: Endpoint) -> SocketId {

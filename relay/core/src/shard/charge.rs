@@ -32,6 +32,40 @@ fn fit(limits: &Limits, bucket: impl Fn(Budget) -> u64, load: Load) -> u64 {
     if load.is_broadcast { fit.min(admits(limits.copies, Budget::Copies, 1)) } else { fit }
 }
 
+/// How many frames of the load pass the session's limits alone.
+pub(super) fn admit_session(limits: &Limits, session: &SessionLine, load: Load) -> u64 {
+    fit(limits, |budget| session.bucket(budget), load)
+}
+
+/// Charges frames to the session alone.
+pub(super) fn session_frames(
+    limits: &Limits,
+    session: &SessionLine,
+    now_ms: u64,
+    frames: u64,
+    bytes: u64,
+) {
+    all(session, Budget::Packets, limits.packets, now_ms, frames);
+    all(session, Budget::Bytes, limits.bytes, now_ms, bytes);
+}
+
+/// Charges copies to the session alone.
+pub(super) fn session_copies(
+    limits: &Limits,
+    session: &SessionLine,
+    now_ms: u64,
+    copies: u64,
+    bytes: u64,
+) {
+    all(session, Budget::Copies, limits.copies, now_ms, copies);
+    all(session, Budget::Bytes, limits.bytes, now_ms, bytes);
+}
+
+/// Whether the session alone may have copies made.
+pub(super) fn session_has_copies(limits: &Limits, session: &SessionLine, now_ms: u64) -> bool {
+    limits.copies.admits(session.bucket(Budget::Copies), now_ms, 1, 1) == 1
+}
+
 /// Whether lease and session may have copies made.
 pub(super) fn has_copies(limits: &ClassLimits, from: &Source<'_>, now_ms: u64) -> bool {
     let admits = |rate: Rate, full_at| rate.admits(full_at, now_ms, 1, 1) == 1;
@@ -51,8 +85,7 @@ pub(super) fn frames(
     owner.count_received(frames, bytes);
     lease(owner, Budget::Packets, limits.lease.packets, now_ms, frames);
     lease(owner, Budget::Bytes, limits.lease.bytes, now_ms, bytes);
-    all(session, Budget::Packets, limits.session.packets, now_ms, frames);
-    all(session, Budget::Bytes, limits.session.bytes, now_ms, bytes);
+    session_frames(&limits.session, session, now_ms, frames, bytes);
 }
 
 /// Charges copies of a lease's broadcast.
@@ -66,8 +99,7 @@ pub(super) fn copies(
     let Source { owner, session, .. } = from;
     lease(owner, Budget::Copies, limits.lease.copies, now_ms, copies);
     lease(owner, Budget::Bytes, limits.lease.bytes, now_ms, bytes);
-    all(session, Budget::Copies, limits.session.copies, now_ms, copies);
-    all(session, Budget::Bytes, limits.session.bytes, now_ms, bytes);
+    session_copies(&limits.session, session, now_ms, copies, bytes);
 }
 
 fn lease(owner: &OwnerLine, budget: Budget, rate: Rate, now_ms: u64, units: u64) {
