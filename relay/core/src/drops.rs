@@ -25,10 +25,23 @@ pub enum DropReason {
     RateSession,
     /// Data: what is sent falls short of what is asked for, and the lease's share is used up.
     EgressShare,
-    /// Data: the egress relay is another one.
+    /// Data: the egress relay is another one, and this one knows no way to it.
     NoMesh,
-    /// Data: the destination has no lease here.
+    /// Data, also from another relay: the destination has no lease here.
     NoPeer,
+    /// From another relay: length, version, members or counter that cannot be.
+    MeshMalformed,
+    /// From another relay: it names this one as the sender.
+    MeshLoop,
+    /// From another relay: the relay map does not list it.
+    MeshUnknownRelay,
+    /// From another relay: of an epoch that is over or far ahead, for the clocks differ; or to one,
+    /// and the epoch's counters are used up.
+    MeshEpoch,
+    /// From another relay: the tag is wrong.
+    MeshForged,
+    /// From another relay: it came before, or is older than what is remembered.
+    MeshReplayed,
     /// Data: the lease or the destination was being changed on every look.
     TableBusy,
     /// Data: too many broadcasts, or too many of its session, wait to be copied.
@@ -85,6 +98,12 @@ impl DropReason {
         (Self::EgressShare, "egress_share", Fault::Policy),
         (Self::NoMesh, "no_mesh", Fault::Relay),
         (Self::NoPeer, "no_peer", Fault::Client),
+        (Self::MeshMalformed, "mesh_malformed", Fault::Client),
+        (Self::MeshLoop, "mesh_loop", Fault::Client),
+        (Self::MeshUnknownRelay, "mesh_unknown_relay", Fault::Client),
+        (Self::MeshEpoch, "mesh_epoch", Fault::Relay),
+        (Self::MeshForged, "mesh_forged", Fault::Client),
+        (Self::MeshReplayed, "mesh_replayed", Fault::Client),
         (Self::TableBusy, "table_busy", Fault::Relay),
         (Self::BroadcastBacklog, "broadcast_backlog", Fault::Relay),
         (Self::ControlQueue, "control_queue", Fault::Relay),

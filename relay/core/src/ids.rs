@@ -20,6 +20,14 @@ pub(crate) fn member(member: Member) -> table::Member {
     table::Member::new(member.number()).expect("wire and table number members 1..=250")
 }
 
+pub(crate) fn member_to_wire(member: table::Member) -> Member {
+    Member::new(member.number()).expect("wire and table number members 1..=250")
+}
+
 pub(crate) fn session(session: SessionId) -> table::SessionId {
     table::SessionId(session.0)
+}
+
+pub(crate) fn session_to_wire(session: table::SessionId) -> SessionId {
+    SessionId(session.0)
 }

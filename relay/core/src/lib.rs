@@ -17,6 +17,8 @@ pub mod rate;
 /// Rate classes.
 pub mod classes;
 pub use classes::{ClassLimits, Classes, Limits};
+/// Data between relays: keys, and what was seen.
+pub mod mesh;
 
 /// The hot path: one shard's decisions.
 pub mod shard;

@@ -38,7 +38,7 @@ fn versions_without_one_in_common_are_told_so() {
 fn without_a_certificate_nobody_is_challenged() {
     let mut world = World::new(4);
     let (writer, _) = lanrage_relay_table::new(Capacity::for_leases(4)).unwrap();
-    world.binder = Binder::new(identity(), writer, Classes::default(), [0; 32], world.now);
+    world.binder = Binder::new(identity(RELAY), writer, Classes::default(), [0; 32], world.now);
     let hello = Hello { version_min: 1, version_max: 1, nonce: Nonce([1; 16]) };
     assert!(world.send(address("192.0.2.1:1"), &hello.encode()).is_empty());
     assert_eq!(world.outcome, Some(Outcome::NoCertificate));

@@ -103,7 +103,8 @@ fn each_check_has_its_reason_and_its_place() {
     }
     sent.destination = 3;
     let no_peer = vec![HintKind::NoPeer(Member::new(3).unwrap())];
-    expect(&mut world, from, &sent.encode(), DropReason::NoMesh, no_peer.clone());
+    let there = HintKind::NoPeerThere(Member::new(3).unwrap(), RelayId(9));
+    expect(&mut world, from, &sent.encode(), DropReason::NoMesh, vec![there]);
     sent.egress = common::RELAY;
     expect(&mut world, from, &sent.encode(), DropReason::NoPeer, no_peer);
 }

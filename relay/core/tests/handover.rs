@@ -6,7 +6,7 @@ mod common;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::atomic::AtomicU64;
 
-use common::{LOCAL, Player, World, address, identity};
+use common::{LOCAL, Player, RELAY, World, address, identity};
 use lanrage_proto::ids::{Generation, Member, RateClass, SessionId};
 use lanrage_relay_core::binder::{MemoryError, ThawError, binder_words};
 use lanrage_relay_core::{Binder, Classes, GivenLease, Now};
@@ -90,7 +90,7 @@ fn leases_are_given_without_a_bind() {
     let (table, reader) = lanrage_relay_table::new(capacity).unwrap();
     let memory = words(binder_words(capacity));
     let mut binder =
-        Binder::new_in(memory, identity(), table, Classes::default(), [1; 32], NOW).unwrap();
+        Binder::new_in(memory, identity(RELAY), table, Classes::default(), [1; 32], NOW).unwrap();
     for number in 0..8 {
         let (handle, tag) = binder.give_lease(NOW, &given(number)).unwrap();
         let lease = reader.source(handle).unwrap().lease;
@@ -106,6 +106,6 @@ fn leases_are_given_without_a_bind() {
 
     let (other, _) = lanrage_relay_table::new(capacity).unwrap();
     let refused =
-        Binder::new_in(memory, identity(), other, Classes::default(), [1; 32], NOW).map(drop);
+        Binder::new_in(memory, identity(RELAY), other, Classes::default(), [1; 32], NOW).map(drop);
     assert_eq!(refused.unwrap_err(), MemoryError::NotFresh);
 }

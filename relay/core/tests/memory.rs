@@ -6,7 +6,7 @@ mod common;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::atomic::AtomicU64;
 
-use common::{LOCAL, identity};
+use common::{LOCAL, RELAY, identity};
 use lanrage_proto::ids::{Generation, Member, RateClass, SessionId};
 use lanrage_relay_core::binder::binder_words;
 use lanrage_relay_core::{Binder, Classes, GivenLease, Now};
@@ -48,7 +48,7 @@ fn a_million_leases_in_parties_of_four() {
     let (table, _) = lanrage_relay_table::create(table_words, capacity).unwrap();
     let memory = words(binder_words(capacity));
     let mut binder =
-        Binder::new_in(memory, identity(), table, Classes::default(), [1; 32], NOW).unwrap();
+        Binder::new_in(memory, identity(RELAY), table, Classes::default(), [1; 32], NOW).unwrap();
     let empty = resident() - before;
     for number in 0..LEASES {
         binder.give_lease(NOW, &given(number)).unwrap();
@@ -64,7 +64,8 @@ fn a_million_leases_in_parties_of_four() {
     let (table, _) = lanrage_relay_table::adopt(table_words).unwrap();
     let adopted = begun.elapsed();
     let binder =
-        Binder::thaw(&frozen, memory, identity(), table, Classes::default(), [1; 32], NOW).unwrap();
+        Binder::thaw(&frozen, memory, identity(RELAY), table, Classes::default(), [1; 32], NOW)
+            .unwrap();
     println!("adopted in {adopted:?}, thawed in {:?}", begun.elapsed() - adopted);
     assert_eq!((binder.counts().active, binder.counts().sessions), (1_000_000, 250_000));
 }

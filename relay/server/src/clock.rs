@@ -1,5 +1,6 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use lanrage_proto::frame::mesh::Moment;
 use lanrage_relay_core::Now;
 
 /// The relay's clocks; all threads count from the same start.
@@ -26,4 +27,9 @@ impl Clock {
 /// Seconds since 1970; 0 while the system's clock is before that.
 pub(crate) fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The time between relays; the beginning of 1970 while the system's clock is before that.
+pub(crate) fn moment() -> Moment {
+    Moment::new(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos()))
 }

@@ -20,6 +20,7 @@ use crate::clock::unix_s;
 use crate::config::Config;
 use crate::every_minute::EveryMinute;
 use crate::kept::Kept;
+use crate::mesh::Mesh;
 use crate::published::Published;
 use crate::state::{Enrolment, Keys};
 
@@ -37,6 +38,7 @@ pub(crate) struct Link {
     orders: Orders,
     /// Where streams are served.
     tls: Option<TlsAccess>,
+    mesh: Arc<Mesh>,
     published: Arc<Published>,
     /// Whether this stream has shown that the clocks differ.
     clock_reported: bool,
@@ -51,7 +53,7 @@ impl Link {
         kept: Kept,
         keys: Keys,
         enrolment: Enrolment,
-        orders: Orders,
+        (orders, mesh): (Orders, Arc<Mesh>),
         tls: Option<TlsAccess>,
         published: Arc<Published>,
         config: &Config,
@@ -62,6 +64,7 @@ impl Link {
             enrolment,
             orders,
             tls,
+            mesh,
             published,
             clock_reported: false,
             given_name: config.name_is_given.then(|| config.name.clone()),
@@ -73,6 +76,7 @@ impl Link {
     pub(crate) async fn recall(&self) {
         let told = self.kept.told();
         if let Some(map) = told.relay_map(&self.enrolment.root) {
+            self.mesh.set_map(&map);
             self.orders.give(signing_keys(&map)).await;
         }
         self.orders.give(Order::ReplaceRevocations(told.revocations.clone())).await;
@@ -244,6 +248,7 @@ impl Link {
             return;
         }
         self.kept.change(|told| told.map = Some(signed));
+        self.mesh.set_map(&map);
         self.orders.give(signing_keys(&map)).await;
     }
 

@@ -35,6 +35,7 @@ mod enrol;
 mod every_minute;
 mod http;
 mod kept;
+mod mesh;
 mod metrics;
 mod published;
 mod queues;

@@ -15,13 +15,15 @@ use crate::role::Role;
 use crate::streams::{Closed, Counts, Dropped, Refused};
 
 /// The counters: name, help.
-const COUNTERS: [(&str, &str); 30] = [
+const COUNTERS: [(&str, &str); 32] = [
     ("packets_received_total", "Datagrams received; a train counts each of its segments."),
     ("bytes_received_total", "Payload bytes received."),
     (
         "packets_forwarded_total",
         "Datagrams received and sent on, by how many members they were for.",
     ),
+    ("packets_from_relays_total", "Of the datagrams forwarded, those that came from other relays."),
+    ("mesh_absent_total", "Answers of other relays: a member has no lease there."),
     ("packets_answered_total", "STUN requests answered."),
     ("packets_to_control_total", "Datagrams received and handed to the binder."),
     ("packets_dropped_total", "Datagrams forwarded nowhere, by reason and by whose doing it is."),
@@ -135,9 +137,12 @@ fn shard_metrics(shards: &[std::sync::Arc<ShardView>]) {
         ("member", core(|c| c.unicast)),
         ("everyone", core(|c| c.broadcast)),
         ("self", core(|c| c.self_addressed)),
+        ("relay", core(|c| c.to_relay)),
     ] {
         counter!("lanrage_relay_packets_forwarded_total", "to" => to).absolute(packets);
     }
+    counter!("lanrage_relay_packets_from_relays_total").absolute(core(|c| c.from_relay));
+    counter!("lanrage_relay_mesh_absent_total").absolute(core(|c| c.absent));
     counter!("lanrage_relay_packets_answered_total").absolute(core(|c| c.answered));
     counter!("lanrage_relay_packets_to_control_total").absolute(core(|c| c.to_control));
     for reason in DropReason::all() {

@@ -15,6 +15,8 @@ pub(crate) enum Role {
     Shard(usize),
     /// Decides on everything else, after the shards.
     Control,
+    /// Forwards what comes by streams.
+    Streams,
 }
 
 impl Role {
@@ -22,7 +24,7 @@ impl Role {
     pub(crate) fn settle(self, cpus: &[usize]) {
         match self {
             Self::Shard(number) if !cpus.is_empty() => pin(cpus[number % cpus.len()]),
-            Self::Shard(_) => {}
+            Self::Shard(_) | Self::Streams => {}
             Self::Control => {
                 // Linux knows a nice value for each thread: 0 is the caller's (setpriority(2)).
                 if let Err(error) = rustix::process::setpriority_process(None, CONTROL_NICE) {
@@ -39,6 +41,7 @@ impl fmt::Display for Role {
         match self {
             Self::Shard(number) => write!(f, "shard-{number}"),
             Self::Control => f.write_str("control"),
+            Self::Streams => f.write_str("streams"),
         }
     }
 }

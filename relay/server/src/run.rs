@@ -23,11 +23,12 @@ use crate::enrol::enrolment;
 use crate::failure::Failure;
 use crate::http::{self, Health};
 use crate::kept::Kept;
+use crate::mesh::{Mesh, Sources};
 use crate::metrics::Facts;
 use crate::published::{Published, ShardView};
 use crate::queues::Queues;
 use crate::role::Role;
-use crate::shard::{Pass, Relayer, forward};
+use crate::shard::{CROSSING_LEN_MAX, Pass, Relayer, forward};
 use crate::state::{Enrolment, Keys, StateDir};
 use crate::steering::{Steered, bind_steered};
 use crate::streams::{Listeners, Outlet, StreamsThread, server_config};
@@ -117,7 +118,11 @@ pub async fn run(
         let enrolment = enrolment(&config, &state, &keys).await?;
         let told = state.told(&enrolment.root)?;
         let (lost, mut is_lost) = unbounded_channel();
-        let parts = Parts { kind: resolved.kind, options, clock, published, lost };
+        let advertised: Vec<_> = config.advertised().collect();
+        let sources = Sources::new(&listening.listen, &advertised);
+        let mesh = Arc::new(Mesh::new(keys.roster(&enrolment), sources));
+        let parts =
+            Parts { kind: resolved.kind, options, clock, published, lost, mesh: mesh.clone() };
         let key = DeviceKey(keys.stream_key().verifying_key().to_bytes());
         let tls = listeners.port().map(|port| TlsAccess { port, key });
         let threads = parts.start(&config, &keys, &enrolment, steered, listeners)?;
@@ -127,9 +132,10 @@ pub async fn run(
             Serving { relay: enrolment.relay.0, pool: enrolment.pool.0, orders: orders.clone() };
         admin.serving.set(serving).expect("set here alone");
         let kept = Kept::new(state, told, published.clone());
-        let link = Link::new(kept, keys, enrolment, orders, tls, published, &config);
+        let link =
+            Link::new(kept, keys, enrolment, (orders, mesh.clone()), tls, published, &config);
         link.recall().await;
-        let advertise: Vec<_> = config.advertised().map(|address| address.to_string()).collect();
+        let advertise: Vec<_> = advertised.iter().map(SocketAddr::to_string).collect();
         tracing::info!(
             relay = enrolment.relay.0,
             shards = config.shards,
@@ -138,6 +144,7 @@ pub async fn run(
         );
         tokio::select! {
             never = link.follow(&config) => match never {},
+            never = mesh.follow_clock() => match never {},
             Some(failure) = is_lost.recv() => Err(failure),
         }
     };
@@ -165,6 +172,7 @@ struct Parts {
     clock: Clock,
     published: Arc<Published>,
     lost: UnboundedSender<Failure>,
+    mesh: Arc<Mesh>,
 }
 
 impl Parts {
@@ -214,10 +222,15 @@ impl Parts {
         };
 
         if serves_streams {
+            let number = shards.len() + usize::from(control.is_some());
+            let mut core =
+                Shard::new(enrolment.relay, reader.clone(), classes.clone(), Stun::Ignore);
+            core.join_mesh(shard_number(number)?);
             let streams = StreamsThread {
                 listeners,
                 tls: server_config(&keys.stream_key())?,
-                core: Shard::new(enrolment.relay, reader.clone(), classes.clone(), Stun::Ignore),
+                core,
+                mesh: self.mesh.subscribe(),
                 sender: shards[0].sender().context("duplicating the sockets")?,
                 sockets: ids.clone(),
                 queues: queues.clone(),
@@ -235,7 +248,9 @@ impl Parts {
         for (number, sockets) in shards.into_iter().chain(control).enumerate() {
             let role = if number < count { Role::Shard(number) } else { Role::Control };
             let (kind, options, clock) = (self.kind, self.options.clone(), self.clock);
-            let core = Shard::new(enrolment.relay, reader.clone(), classes.clone(), stun);
+            let mut core = Shard::new(enrolment.relay, reader.clone(), classes.clone(), stun);
+            core.join_mesh(shard_number(number)?);
+            let mesh = self.mesh.subscribe();
             let (ids, queues, binder) = (ids.clone(), queues.clone(), binder_thread.clone());
             let outlet = outlet.clone();
             let (opened, is_open) = mpsc::sync_channel(1);
@@ -247,8 +262,19 @@ impl Parts {
                 // The other end waits for exactly this.
                 let _ = opened.send((backend.waker(), view.clone()));
                 let pass = Pass::default();
-                let mut relayer =
-                    Relayer { core, sockets: ids, queues, binder, outlet, clock, view, pass };
+                let crossing = Vec::with_capacity(CROSSING_LEN_MAX);
+                let mut relayer = Relayer {
+                    core,
+                    sockets: ids,
+                    queues,
+                    binder,
+                    outlet,
+                    clock,
+                    view,
+                    mesh,
+                    crossing,
+                    pass,
+                };
                 forward(&mut backend, &mut relayer, stop).context("receiving")
             })?;
             threads.joins.push(join);
@@ -325,6 +351,11 @@ impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// Names the counters of a shard's frames to other relays.
+fn shard_number(number: usize) -> anyhow::Result<u8> {
+    u8::try_from(number).context("more threads than numbers for them: configure fewer shards")
 }
 
 /// The CPUs this process may use.

@@ -7,17 +7,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
+use lanrage_proto::frame::data::HEADER_LEN;
+use lanrage_proto::frame::mesh::{self, GROWTH};
+use lanrage_relay_core::shard::{DELIVERED, RUN_SEGMENTS_MAX};
 use lanrage_relay_core::{Class, STREAM_LOCAL, Shard, Verdict, runs};
 use lanrage_relay_table::{Endpoint, LocalId};
 use lanrage_relay_uring::{Backend, Handler, Received, SocketId, Tx};
 
 use crate::clock::Clock;
+use crate::mesh::Subscription;
 use crate::published::ShardView;
 use crate::queues::{Item, Queues};
 use crate::streams::Outlet;
 
 /// A turn lasts no longer, so that a stuck shard shows.
 const TURN_MAX: Duration = Duration::from_millis(250);
+
+/// Bytes of the longest run for another relay.
+pub(crate) const CROSSING_LEN_MAX: usize = RUN_SEGMENTS_MAX * mesh::DATAGRAM_LEN_MAX;
 
 /// What a shard works with.
 #[derive(Debug)]
@@ -30,6 +37,9 @@ pub(crate) struct Relayer {
     pub(crate) outlet: Outlet,
     pub(crate) clock: Clock,
     pub(crate) view: Arc<ShardView>,
+    pub(crate) mesh: Subscription,
+    /// Frames for another relay, put together.
+    pub(crate) crossing: Vec<u8>,
     pub(crate) pass: Pass,
 }
 
@@ -78,14 +88,16 @@ impl Handler for Relayer {
                     #[cfg(feature = "misdeliver")]
                     self.misdeliver(tx, to, &run[..len], train);
                 }
-                Verdict::Copy => {
-                    for to in self.core.targets() {
-                        let Self { outlet, view, sockets, .. } = self;
-                        match sockets.get(usize::from(to.local.0)) {
-                            Some(socket) => tx.forward(*socket, address(*to), run, None),
-                            None => to_stream(outlet, view, *to, run),
-                        }
-                    }
+                Verdict::ToRelay { to, len } => self.cross(tx, to, &run[..len], segment_size),
+                Verdict::FromRelay { to, len } => {
+                    let segment_size = segment_size - DELIVERED.start;
+                    let train = (len > segment_size).then_some(segment_size as u16);
+                    self.forward(tx, to, &run[DELIVERED][..len], train);
+                }
+                Verdict::Copy => self.copy(tx, run),
+                Verdict::CopyFromRelay => self.copy(tx, &run[DELIVERED]),
+                Verdict::Tell { to, answer } => {
+                    self.tell(tx, to, answer.as_bytes());
                 }
                 Verdict::Answer(answer) => {
                     tx.send(socket, source, answer.as_bytes());
@@ -121,6 +133,9 @@ impl Relayer {
             self.pass.has_begun = true;
             self.pass.now_ms = self.clock.ms();
             self.core.begin_pass(self.pass.now_ms);
+            if let Some(peers) = self.mesh.poll() {
+                self.core.set_peers(peers);
+            }
         }
     }
 
@@ -130,6 +145,33 @@ impl Relayer {
         }
         for datagram in run.chunks(segment_size.map_or(run.len(), usize::from).max(1)) {
             to_stream(&mut self.outlet, &self.view, to, datagram);
+        }
+    }
+
+    /// Sends the run on to another relay, every segment behind its longer header.
+    fn cross(&mut self, tx: &mut Tx<'_>, to: Endpoint, run: &[u8], segment_size: usize) {
+        put_together(&self.core, run, segment_size, &mut self.crossing);
+        let train = (run.len() > segment_size).then_some((segment_size + GROWTH) as u16);
+        if let Some(socket) = self.sockets.get(usize::from(to.local.0)) {
+            tx.forward(*socket, address(to), &self.crossing, train);
+        }
+    }
+
+    fn copy(&mut self, tx: &mut Tx<'_>, frame: &[u8]) {
+        let Self { core, outlet, view, sockets, .. } = self;
+        for to in core.targets() {
+            match sockets.get(usize::from(to.local.0)) {
+                Some(socket) => tx.forward(*socket, address(*to), frame, None),
+                None => to_stream(outlet, view, *to, frame),
+            }
+        }
+    }
+
+    /// Sends an answer to whom it is for, who need not be whom the question came from.
+    fn tell(&mut self, tx: &mut Tx<'_>, to: Endpoint, answer: &[u8]) {
+        match self.sockets.get(usize::from(to.local.0)) {
+            Some(socket) => tx.send(*socket, address(to), answer),
+            None => to_stream(&mut self.outlet, &self.view, to, answer),
         }
     }
 
@@ -180,4 +222,13 @@ fn add(count: &AtomicU64) {
 /// Where an endpoint is, in the family of its socket.
 pub(crate) fn address(to: Endpoint) -> SocketAddr {
     SocketAddr::new(to.ip.to_canonical(), to.port)
+}
+
+/// The run of the last [`Verdict::ToRelay`] as it goes to the other relay.
+pub(crate) fn put_together(core: &Shard, run: &[u8], segment_size: usize, target: &mut Vec<u8>) {
+    target.clear();
+    for (header, segment) in core.mesh_headers().iter().zip(run.chunks(segment_size)) {
+        target.extend_from_slice(header);
+        target.extend_from_slice(&segment[HEADER_LEN..]);
+    }
 }

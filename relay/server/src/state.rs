@@ -205,6 +205,12 @@ impl Keys {
         TunnelKey(PublicKey::from(&StaticSecret::from(*self.key.0)).to_bytes())
     }
 
+    /// Agrees with other relays on keys.
+    pub(crate) fn roster(&self, enrolment: &Enrolment) -> lanrage_relay_core::mesh::Roster {
+        let key = (*self.key.0).into();
+        lanrage_relay_core::mesh::Roster::new(enrolment.relay, enrolment.pool, &key)
+    }
+
     /// What the binder needs.
     pub fn binder_identity(&self, enrolment: &Enrolment) -> lanrage_relay_core::Identity {
         lanrage_relay_core::Identity {

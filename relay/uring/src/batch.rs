@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crate::counters::Counters;
 use crate::gso::{Gso, GsoSwitch};
 use crate::mmsg::Transmitter;
-use crate::queue::{SendQueue, Tx};
+use crate::queue::SendQueue;
 use crate::sockets::Sender;
+use crate::tx::Tx;
 
 /// Collects datagrams and sends them by sendmmsg. It stays on the thread that opened it.
 #[derive(Debug)]

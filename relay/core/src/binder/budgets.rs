@@ -66,6 +66,8 @@ impl Budgets {
             Kind::Resume => Some(&mut self.resume),
             Kind::Stun
             | Kind::Data
+            | Kind::Mesh
+            | Kind::MeshAbsent
             | Kind::Challenge
             | Kind::Bound
             | Kind::Unsupported

@@ -267,6 +267,8 @@ impl Binder {
             | Kind::Unsupported
             | Kind::Hint
             | Kind::Resumed
+            | Kind::Mesh
+            | Kind::MeshAbsent
             | Kind::Unknown => Outcome::Malformed,
         };
         self.counters.count(outcome);

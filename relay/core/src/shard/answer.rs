@@ -4,14 +4,12 @@ use std::net::SocketAddr;
 use lanrage_proto::frame::hint::Hint;
 use lanrage_proto::stun::{RESPONSE_LEN_MAX, TransactionId, encode_response};
 
-/// A short datagram that goes back to where the question came from.
+/// A short datagram: an answer, or what a member or a relay is told.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
     bytes: [u8; RESPONSE_LEN_MAX],
     len: usize,
 }
-
-const _: () = assert!(Hint::LEN <= RESPONSE_LEN_MAX);
 
 impl Answer {
     /// The datagram.
@@ -19,10 +17,17 @@ impl Answer {
         &self.bytes[..self.len]
     }
 
-    pub(super) fn hint(hint: Hint) -> Self {
+    pub(super) fn new<const LEN: usize>(datagram: &[u8; LEN]) -> Self {
+        const { assert!(LEN <= RESPONSE_LEN_MAX) };
         let mut bytes = [0; RESPONSE_LEN_MAX];
-        bytes[..Hint::LEN].copy_from_slice(&hint.encode());
-        Self { bytes, len: Hint::LEN }
+        bytes[..LEN].copy_from_slice(datagram);
+        Self { bytes, len: LEN }
+    }
+
+    pub(super) fn hint(hint: Hint) -> Self {
+        let mut buffer = [0; Hint::LEN_MAX];
+        let len = hint.encode(&mut buffer).len();
+        Self { len, ..Self::new(&buffer) }
     }
 
     pub(super) fn stun(id: TransactionId, client: SocketAddr) -> Self {

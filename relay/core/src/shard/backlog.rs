@@ -1,5 +1,5 @@
 use lanrage_proto::frame::DATAGRAM_LEN_MAX;
-use lanrage_relay_table::{Cursor, Handle, Member, SessionId};
+use lanrage_relay_table::{ChainHead, Cursor, Handle, Member, SessionId};
 
 /// A broadcast that has not been copied to every member yet.
 #[derive(Clone, Copy, Debug)]
@@ -7,13 +7,21 @@ pub(super) struct Broadcast {
     pub(super) session: SessionId,
     /// Gets no copy.
     pub(super) source: Member,
-    /// Whose buckets pay.
-    pub(super) handle: Handle,
+    pub(super) payer: Payer,
     pub(super) rate_class: u8,
     /// The next member.
     pub(super) cursor: Cursor,
     /// It may have gone to somebody.
     pub(super) has_begun: bool,
+}
+
+/// Whose buckets pay for the copies.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Payer {
+    /// The sender's lease's and its session's.
+    Lease(Handle),
+    /// The session's alone: the sender's lease is at another relay.
+    Session(ChainHead),
 }
 
 /// Broadcasts in the order they came, with their bytes: a ring of fixed slots.

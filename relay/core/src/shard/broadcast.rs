@@ -1,6 +1,6 @@
-use lanrage_relay_table::{Cursor, Endpoint, Handle, Lease, Miss, Reader};
+use lanrage_relay_table::{Endpoint, Miss, Reader};
 
-use super::backlog::Broadcast;
+use super::backlog::{Broadcast, Payer};
 use super::{Counters, Shard, Verdict, charge};
 use crate::classes::Classes;
 use crate::drops::DropReason;
@@ -9,17 +9,10 @@ impl Shard {
     /// Finds the first targets of a broadcast and puts it into the backlog when there are more
     /// members than this pass may still serve. While others wait it waits behind them, so a
     /// broadcast that finds the backlog full has gone to nobody.
-    pub(super) fn broadcast(&mut self, lease: &Lease, frame: &[u8]) -> Verdict {
+    pub(super) fn broadcast(&mut self, mut broadcast: Broadcast, frame: &[u8]) -> Verdict {
         self.targets.clear();
-        let mut broadcast = Broadcast {
-            session: lease.session,
-            source: lease.member,
-            handle: lease.handle,
-            rate_class: lease.rate_class,
-            cursor: Cursor::start(lease.chain),
-            has_begun: self.backlog.is_empty(),
-        };
-        if !self.backlog.is_empty() && !self.backlog.has_room(lease.session) {
+        broadcast.has_begun = self.backlog.is_empty();
+        if !self.backlog.is_empty() && !self.backlog.has_room(broadcast.session) {
             return self.counters.drop(DropReason::BroadcastBacklog, 1);
         }
         while self.backlog.is_empty() && self.targets.len() < self.copies_left {
@@ -35,7 +28,7 @@ impl Shard {
         let copies = self.targets.len();
         self.copies_left -= copies;
         self.counters.broadcast += 1;
-        self.count_copies(lease.handle, lease.rate_class, copies, frame.len());
+        self.count_copies(broadcast.payer, broadcast.rate_class, copies, frame.len());
         Verdict::Copy
     }
 
@@ -43,7 +36,7 @@ impl Shard {
     pub(super) fn next_copy(&mut self) -> Option<Endpoint> {
         while self.copies_left > 0 {
             let (broadcast, frame) = self.backlog.front()?;
-            let (handle, rate_class, len) = (broadcast.handle, broadcast.rate_class, frame.len());
+            let (payer, rate_class, len) = (broadcast.payer, broadcast.rate_class, frame.len());
             if !std::mem::replace(&mut broadcast.has_begun, true)
                 && !may_begin(&self.table, &self.classes, broadcast, self.now_ms)
             {
@@ -54,7 +47,7 @@ impl Shard {
             match next_target(&self.table, broadcast, &mut self.counters) {
                 Some(to) => {
                     self.copies_left -= 1;
-                    self.count_copies(handle, rate_class, 1, len);
+                    self.count_copies(payer, rate_class, 1, len);
                     return Some(to);
                 }
                 None => self.backlog.pop(),
@@ -63,16 +56,26 @@ impl Shard {
         None
     }
 
-    /// Counts copies, and charges them while their sender still has its lease.
-    fn count_copies(&mut self, handle: Handle, rate_class: u8, copies: usize, len: usize) {
+    /// Counts copies, and charges them while who pays is still there.
+    fn count_copies(&mut self, payer: Payer, rate_class: u8, copies: usize, len: usize) {
         let copies = copies as u64;
         self.counters.copies += copies;
         self.counters.planned += copies;
-        self.egress.count(copies, copies * len as u64);
-        if let Ok(from) = self.table.source(handle) {
-            let bytes = copies * len as u64;
-            charge::copies(self.classes.of(rate_class), &from, self.now_ms, copies, bytes);
-            self.egress.charge(&from, self.now_ms, copies, bytes);
+        let bytes = copies * len as u64;
+        self.egress.count(copies, bytes);
+        let class = self.classes.of(rate_class);
+        match payer {
+            Payer::Lease(handle) => {
+                if let Ok(from) = self.table.source(handle) {
+                    charge::copies(class, &from, self.now_ms, copies, bytes);
+                    self.egress.charge(&from, self.now_ms, copies, bytes);
+                }
+            }
+            Payer::Session(chain) => {
+                if let Some(line) = self.table.session_line(chain) {
+                    charge::session_copies(class, &line, self.now_ms, copies, bytes);
+                }
+            }
         }
     }
 }
@@ -80,13 +83,16 @@ impl Shard {
 /// Whether the sender of a broadcast that waited has its lease still, and copies left: those of its
 /// broadcasts before this one were made, and charged, after this one was admitted.
 fn may_begin(table: &Reader, classes: &Classes, broadcast: &Broadcast, now_ms: u64) -> bool {
-    match table.source(broadcast.handle) {
-        Ok(from) => {
-            let has = charge::has_copies(classes.of(broadcast.rate_class), &from, now_ms);
-            has.lease && has.session
-        }
-        Err(Miss::Torn) => true,
-        Err(Miss::Absent) => false,
+    let class = classes.of(broadcast.rate_class);
+    match broadcast.payer {
+        Payer::Lease(handle) => match table.source(handle) {
+            Ok(from) => charge::has_copies(class, &from, now_ms),
+            Err(Miss::Torn) => true,
+            Err(Miss::Absent) => false,
+        },
+        Payer::Session(chain) => table
+            .session_line(chain)
+            .is_some_and(|line| charge::session_has_copies(class, &line, now_ms)),
     }
 }
 

@@ -4,8 +4,9 @@ use crate::drops::DropReason;
 /// What one shard counts. Two identities hold after every call:
 ///
 /// ```text
-/// received = unicast + broadcast + self_addressed + answered + to_control + Σ dropped
-/// planned  = unicast + self_addressed + copies + answered + hints
+/// received = unicast + broadcast + self_addressed + to_relay + absent + answered + to_control
+///            + Σ dropped
+/// planned  = unicast + self_addressed + to_relay + copies + answered + hints
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -17,6 +18,12 @@ pub struct Counters {
     pub broadcast: u64,
     /// Sent back to the member that addressed itself.
     pub self_addressed: u64,
+    /// Sent on to another relay.
+    pub to_relay: u64,
+    /// Of [`Counters::unicast`] and [`Counters::broadcast`], what came from other relays.
+    pub from_relay: u64,
+    /// Answers of other relays, that a member has no lease there, about a member with one here.
+    pub absent: u64,
     /// STUN requests answered.
     pub answered: u64,
     /// Handed to the binder.
@@ -27,7 +34,7 @@ pub struct Counters {
     pub planned: u64,
     /// Copies of broadcasts among them.
     pub copies: u64,
-    /// Hints among them.
+    /// Hints among them, and answers to other relays.
     pub hints: u64,
     /// Broadcasts that did not fit one pass and waited.
     pub deferred: u64,
@@ -39,7 +46,7 @@ pub struct Counters {
 }
 
 /// Counts but for the drops.
-const COUNTS: usize = 12;
+const COUNTS: usize = 15;
 
 impl Counters {
     /// Number of words in [`Counters::to_words`].
@@ -48,8 +55,9 @@ impl Counters {
     /// What the identities are off by: 0.
     pub fn skew(&self) -> u64 {
         let dropped: u64 = self.dropped.iter().sum();
-        let taken = self.unicast + self.broadcast + self.self_addressed + self.answered;
-        let sent = self.unicast + self.self_addressed + self.copies + self.answered + self.hints;
+        let both = self.unicast + self.self_addressed + self.to_relay + self.answered;
+        let taken = both + self.broadcast + self.absent;
+        let sent = both + self.copies + self.hints;
         self.received.abs_diff(taken + self.to_control + dropped) + self.planned.abs_diff(sent)
     }
 
@@ -81,6 +89,9 @@ impl Counters {
             self.deferred,
             self.broadcasts_cut,
             self.copies_torn,
+            self.to_relay,
+            self.from_relay,
+            self.absent,
         ]);
         dropped.copy_from_slice(&self.dropped);
         words
@@ -101,6 +112,9 @@ impl Counters {
             deferred,
             broadcasts_cut,
             copies_torn,
+            to_relay,
+            from_relay,
+            absent,
             dropped @ ..,
         ] = *words;
         Self {
@@ -117,6 +131,9 @@ impl Counters {
             deferred,
             broadcasts_cut,
             copies_torn,
+            to_relay,
+            from_relay,
+            absent,
         }
     }
 }

@@ -4,8 +4,9 @@ use lanrage_proto::Destination;
 use lanrage_proto::frame::DATAGRAM_LEN_MAX;
 use lanrage_proto::frame::data::{HEADER_LEN, Sent, overwrite_for_delivery};
 use lanrage_proto::frame::hint::HintKind;
-use lanrage_relay_table::{Endpoint, Lease, Miss, Source, State};
+use lanrage_relay_table::{Cursor, Endpoint, Lease, Miss, Source, State};
 
+use super::backlog::{Broadcast, Payer};
 use super::charge::{self, Load};
 use super::{Shard, Verdict};
 use crate::drops::DropReason;
@@ -79,16 +80,31 @@ impl Shard {
             Ok(route) => route,
             Err(refused) => return self.refuse(refused, admitted, &sent),
         };
-        run.chunks_mut(segment_size)
-            .filter_map(<[u8]>::first_chunk_mut::<HEADER_LEN>)
-            .for_each(|header| overwrite_for_delivery(header, self.relay));
+        if !matches!(to, Route::Relay(_)) {
+            run.chunks_mut(segment_size)
+                .filter_map(<[u8]>::first_chunk_mut::<HEADER_LEN>)
+                .for_each(|header| overwrite_for_delivery(header, self.relay));
+        }
         let (lease, bytes) = (*lease, len as u64);
         if !matches!(to, Route::Members) {
             self.egress.charge(&from, self.now_ms, admitted, bytes);
             self.egress.count(admitted, bytes);
         }
         match to {
-            Route::Members => self.broadcast(&lease, run),
+            Route::Members => {
+                let broadcast = Broadcast {
+                    session: lease.session,
+                    source: lease.member,
+                    payer: Payer::Lease(lease.handle),
+                    rate_class: lease.rate_class,
+                    cursor: Cursor::start(lease.chain),
+                    has_begun: false,
+                };
+                self.broadcast(broadcast, run)
+            }
+            Route::Relay(peer) => {
+                self.send_to_relay(&lease, destination, peer, (run, segment_size))
+            }
             Route::Back => {
                 self.counters.self_addressed += admitted;
                 self.counters.planned += admitted;
@@ -110,12 +126,16 @@ impl Shard {
     ) -> Result<Route, Refused> {
         let is_here = sent.egress == self.relay || sent.egress.0 == 0;
         match destination {
-            Destination::One(peer) if !is_here => {
-                Err(Refused(DropReason::NoMesh, Some(HintKind::NoPeer(peer))))
-            }
-            Destination::Everyone if !is_here => Err(DropReason::NoMesh.into()),
-            Destination::Everyone => Ok(Route::Members),
             Destination::One(peer) if member(peer) == lease.member => Ok(Route::Back),
+            _ if !is_here => {
+                let hint = match destination {
+                    Destination::One(peer) => Some(HintKind::NoPeerThere(peer, sent.egress)),
+                    Destination::Everyone => None,
+                };
+                let peer = self.mesh.as_ref().and_then(|mesh| mesh.find(sent.egress));
+                peer.map(Route::Relay).ok_or(Refused(DropReason::NoMesh, hint))
+            }
+            Destination::Everyone => Ok(Route::Members),
             Destination::One(peer) => {
                 match self.table.peer(lease.chain, lease.session, member(peer)) {
                     Ok(target) => Ok(Route::Peer(target.endpoint)),
@@ -142,6 +162,8 @@ enum Route {
     Peer(Endpoint),
     Back,
     Members,
+    /// The place of another relay.
+    Relay(usize),
 }
 
 impl From<Miss> for Refused {

@@ -8,16 +8,18 @@ use crate::rate::{Meter, Rate};
 /// its own keeps those who forge them from silencing NO_PEER.
 const BUDGET: Rate = Rate::per_second(1_000, 100);
 
-/// The budgets of both kinds of hints.
+/// The budgets of all kinds of hints.
 #[derive(Debug)]
 pub(super) struct Hints {
     no_lease: Meter,
     no_peer: Meter,
+    no_peer_there: Meter,
 }
 
 impl Default for Hints {
     fn default() -> Self {
-        Self { no_lease: Meter::new(BUDGET), no_peer: Meter::new(BUDGET) }
+        let [no_lease, no_peer, no_peer_there] = [Meter::new(BUDGET); 3];
+        Self { no_lease, no_peer, no_peer_there }
     }
 }
 
@@ -30,15 +32,26 @@ impl Hints {
         now_ms: u64,
         counters: &mut Counters,
     ) -> Verdict {
-        let budget = match kind {
+        let hint = Hint { kind, handle: sent.handle, tag: sent.tag };
+        self.make(hint, now_ms, counters).map_or(Verdict::Drop, Verdict::Answer)
+    }
+
+    /// A hint, if the budget has one.
+    pub(super) fn make(
+        &mut self,
+        hint: Hint,
+        now_ms: u64,
+        counters: &mut Counters,
+    ) -> Option<Answer> {
+        let budget = match hint.kind {
             HintKind::NoLease => &mut self.no_lease,
             HintKind::NoPeer(_) => &mut self.no_peer,
+            HintKind::NoPeerThere(..) => &mut self.no_peer_there,
         };
-        if !budget.take(now_ms) {
-            return Verdict::Drop;
-        }
-        counters.hints += 1;
-        counters.planned += 1;
-        Verdict::Answer(Answer::hint(Hint { kind, handle: sent.handle, tag: sent.tag }))
+        budget.take(now_ms).then(|| {
+            counters.hints += 1;
+            counters.planned += 1;
+            Answer::hint(hint)
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! The decision of one shard: the hot path. Nothing here allocates, waits or reads a clock.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use lanrage_proto::RelayId;
 use lanrage_proto::datagram::{Kind, kind};
@@ -8,6 +9,8 @@ use lanrage_proto::frame::bind::Bind;
 use lanrage_proto::frame::control::Sealed;
 use lanrage_proto::frame::data::{HEADER_LEN, Sent};
 use lanrage_proto::frame::hello::Hello;
+pub use lanrage_proto::frame::mesh::DELIVERED;
+use lanrage_proto::frame::mesh::HEADER_LEN as MESH_HEADER_LEN;
 use lanrage_proto::frame::resume::Resume;
 use lanrage_proto::stun;
 use lanrage_relay_table::{Endpoint, Handle, Reader};
@@ -15,10 +18,11 @@ use lanrage_relay_table::{Endpoint, Handle, Reader};
 use crate::classes::Classes;
 use crate::drops::DropReason;
 use crate::ids::handle_from_wire;
+use crate::mesh::Peers;
 use crate::rate::{Meter, Rate};
 
 mod train;
-pub use train::{Runs, runs};
+pub use train::{RUN_SEGMENTS_MAX, Runs, runs};
 mod answer;
 mod backlog;
 mod broadcast;
@@ -26,6 +30,7 @@ mod charge;
 mod data;
 mod egress;
 mod hints;
+mod mesh;
 pub use answer::Answer;
 mod counters;
 pub use counters::Counters;
@@ -33,6 +38,7 @@ pub use counters::Counters;
 use backlog::Backlog;
 use egress::Egress;
 use hints::Hints;
+use mesh::Mesh;
 
 /// Copies of broadcasts a shard makes in one pass of its loop; the rest waits for the next.
 pub const COPIES_PER_PASS: usize = 64;
@@ -51,8 +57,33 @@ pub enum Verdict {
         /// All of the run, unless a rate cut it.
         len: usize,
     },
+    /// Send the run's first `len` bytes on to another relay, in datagrams of the size they came in,
+    /// each with one of [`Shard::mesh_headers`] in place of its first 16 bytes.
+    ToRelay {
+        /// The relay, and which address to send from.
+        to: Endpoint,
+        /// All of the run, unless a rate cut it.
+        len: usize,
+    },
+    /// Send `len` bytes of the run, from [`DELIVERED`] on, in datagrams 16 bytes shorter than they
+    /// came from another relay.
+    FromRelay {
+        /// The target, and which of the relay's addresses it talks to.
+        to: Endpoint,
+        /// Less than came where a segment did not hold or a rate cut the run.
+        len: usize,
+    },
     /// Send the datagram to each of [`Shard::targets`].
     Copy,
+    /// Send the datagram, from [`DELIVERED`] on, to each of [`Shard::targets`].
+    CopyFromRelay,
+    /// Send this to a member or to another relay.
+    Tell {
+        /// The target, and which address to send from.
+        to: Endpoint,
+        /// The datagram.
+        answer: Answer,
+    },
     /// Send this back to where the run came from.
     Answer(Answer),
     /// Queue the datagram for the binder; [`Shard::refused`] if there is no room.
@@ -107,6 +138,7 @@ pub struct Shard {
     backlog: Backlog,
     egress: Egress,
     activation: Option<Handle>,
+    mesh: Option<Mesh>,
 }
 
 impl Shard {
@@ -125,12 +157,31 @@ impl Shard {
             backlog: Backlog::new(BACKLOG_LEN),
             egress: Egress::new(),
             activation: None,
+            mesh: None,
         }
     }
 
     /// Goes on from the counts of the process before.
     pub const fn resume(&mut self, counters: Counters) {
         self.counters = counters;
+    }
+
+    /// Lets the shard take part in data between relays, under a number that no other shard of this
+    /// relay has; it knows no other relay until [`Shard::set_peers`].
+    pub fn join_mesh(&mut self, number: u8) {
+        self.mesh = Some(Mesh::new(number));
+    }
+
+    /// The other relays, from now on. Allocates; a shard that has not joined knows none.
+    pub fn set_peers(&mut self, peers: Arc<Peers>) {
+        if let Some(mesh) = &mut self.mesh {
+            mesh.set_peers(peers);
+        }
+    }
+
+    /// The headers of the last [`Verdict::ToRelay`], one a segment.
+    pub fn mesh_headers(&self) -> &[[u8; MESH_HEADER_LEN]] {
+        self.mesh.as_ref().map_or(&[], Mesh::headers)
     }
 
     /// Begins a pass at `now_ms`, milliseconds since the relay's start.
@@ -172,6 +223,9 @@ impl Shard {
             Kind::Resume => {
                 self.hand_over(run, Resume::LEN_MIN, Resume::LEN_MAX, Class::Established)
             }
+            Kind::Mesh | Kind::MeshAbsent => {
+                self.handle_mesh(run, segment_size.clamp(1, run.len()))
+            }
             Kind::Challenge | Kind::Bound | Kind::Unsupported | Kind::Hint | Kind::Resumed => {
                 self.drop_one(DropReason::RelayOnlyType)
             }
@@ -180,7 +234,7 @@ impl Shard {
         }
     }
 
-    /// Where the last [`Verdict::Copy`] goes, at most [`COPIES_PER_PASS`].
+    /// Where the last [`Verdict::Copy`] or [`Verdict::CopyFromRelay`] goes, at most [`COPIES_PER_PASS`].
     pub fn targets(&self) -> &[Endpoint] {
         &self.targets
     }

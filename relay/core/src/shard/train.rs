@@ -1,12 +1,21 @@
 use lanrage_proto::datagram::first_byte;
 use lanrage_proto::frame::data::HEADER_LEN;
+use lanrage_proto::frame::mesh;
+
+/// Segments of the longest run: as many as GRO joins (linux/udp.h, UDP_GRO_CNT_MAX).
+pub const RUN_SEGMENTS_MAX: usize = 64;
 
 /// Where a broadcast's destination stands in the header, and what it is.
 const DESTINATION: std::ops::Range<usize> = 4..6;
 const EVERYONE: [u8; 2] = [0xff, 0xff];
+/// The same of a frame from another relay.
+const MESH_DESTINATION: usize = 7;
+const MESH_COUNTER: std::ops::Range<usize> = 8..16;
+const MESH_SESSION: std::ops::Range<usize> = 16..24;
 
-/// Cuts what arrived together into runs: neighbouring data frames with equal headers, which get one
-/// decision and can go out whole. All else is a run of one segment, broadcasts too.
+/// Cuts what arrived together into runs: neighbouring data frames with equal headers, at most
+/// [`RUN_SEGMENTS_MAX`], which get one decision and can go out whole. From another relay those for one
+/// member are a run, whose counters and tags differ. All else is a run of one segment, broadcasts too.
 ///
 /// GRO promises one source, one destination and equal lengths but for the last; the segments may be
 /// frames of any type, lease and destination (net/ipv4/udp_offload.c, `udp_gro_receive_segment`).
@@ -38,14 +47,27 @@ impl<'a> Iterator for Runs<'a> {
 fn run_len(train: &[u8], segment_size: usize) -> usize {
     let first = segment_size.min(train.len());
     let (one, others) = train.split_at(first);
-    let header = match one.first_chunk::<HEADER_LEN>() {
-        Some(header) if header[0] == first_byte::DATA && header[DESTINATION] != EVERYONE => header,
-        _ => return first,
-    };
-    let equal = others
-        .chunks(segment_size)
-        .take_while(|segment| segment.first_chunk::<HEADER_LEN>() == Some(header));
+    let more = others.chunks(segment_size).take(RUN_SEGMENTS_MAX - 1);
+    if let Some(header) = one.first_chunk::<HEADER_LEN>()
+        && header[0] == first_byte::DATA
+        && header[DESTINATION] != EVERYONE
+    {
+        let equal = more.take_while(|segment| segment.first_chunk() == Some(header));
+        return first + equal.map(<[u8]>::len).sum::<usize>();
+    }
+    let equal = more.take_while(|segment| is_one_flow(one, segment));
     first + equal.map(<[u8]>::len).sum::<usize>()
+}
+
+/// Whether two frames from another relay differ in nothing but counter and tag, and are for one
+/// member.
+fn is_one_flow(one: &[u8], other: &[u8]) -> bool {
+    let header = <[u8]>::first_chunk::<{ mesh::HEADER_LEN }>;
+    let (Some(one), Some(other)) = (header(one), header(other)) else { return false };
+    one[0] == first_byte::MESH
+        && one[MESH_DESTINATION] != EVERYONE[0]
+        && one[..MESH_COUNTER.start] == other[..MESH_COUNTER.start]
+        && one[MESH_SESSION] == other[MESH_SESSION]
 }
 
 #[cfg(test)]

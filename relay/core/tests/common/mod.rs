@@ -14,7 +14,7 @@ use lanrage_proto::datagram::{Kind, kind};
 use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound, Lease, Refusal};
 use lanrage_proto::frame::challenge::Challenge;
 use lanrage_proto::frame::control::{Message, Sealed};
-use lanrage_proto::frame::data::Sent;
+use lanrage_proto::frame::data::{HEADER_LEN, Sent};
 use lanrage_proto::frame::hello::Hello;
 use lanrage_proto::frame::resume::{Resume, Resumed};
 use lanrage_proto::frame::{Cookie, Nonce};
@@ -25,15 +25,25 @@ use lanrage_proto::ids::{
 use lanrage_proto::signed::{RelayCertificate, Ticket, TicketBody};
 use lanrage_proto::{Signature, TunnelKey};
 use lanrage_relay_core::binder::{ThawError, binder_words};
+use lanrage_relay_core::shard::DELIVERED;
 use lanrage_relay_core::{Binder, Classes, Identity, Now, Outcome, Shard, Stun, Verdict, runs};
-use lanrage_relay_table::{Capacity, LocalId};
+use lanrage_relay_table::{Capacity, Endpoint, LocalId};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 pub const RELAY: RelayId = RelayId(7);
 pub const POOL: PoolId = PoolId(3);
 pub const LOCAL: LocalId = LocalId(0);
 pub const START_UNIX: u64 = 1_800_000_000;
-const RELAY_PRIVATE: [u8; 32] = [0x11; 32];
+
+/// The static key of a relay by its number, [`RELAY`]'s is `[0x11; 32]`.
+pub fn relay_private(relay: RelayId) -> [u8; 32] {
+    [relay.0 as u8 + 10; 32]
+}
+
+/// Where a relay receives.
+pub fn relay_address(relay: RelayId) -> SocketAddr {
+    SocketAddr::from(([203, 0, 113, relay.0 as u8], 51820))
+}
 
 pub fn public(private: [u8; 32]) -> TunnelKey {
     TunnelKey(PublicKey::from(&StaticSecret::from(private)).to_bytes())
@@ -83,6 +93,7 @@ impl Player {
 }
 
 pub struct World {
+    pub relay: RelayId,
     pub now: Now,
     pub shard: Shard,
     pub binder: Binder,
@@ -110,11 +121,11 @@ const fn spent_ns(outcome: Outcome) -> u64 {
     }
 }
 
-pub fn identity() -> Identity {
+pub fn identity(relay: RelayId) -> Identity {
     Identity {
-        relay: RELAY,
+        relay,
         pool: POOL,
-        key: RELAY_PRIVATE.into(),
+        key: relay_private(relay).into(),
         secret: [0x22; 32].into(),
         resumption: [0x33; 32].into(),
     }
@@ -122,6 +133,10 @@ pub fn identity() -> Identity {
 
 impl World {
     pub fn new(leases: u32) -> Self {
+        Self::at(RELAY, leases)
+    }
+
+    pub fn at(relay: RelayId, leases: u32) -> Self {
         let now = Now { ms: 1_000, unix_s: START_UNIX };
         let signing = SigningKey::from_bytes(&[0x44; 32]);
         let capacity = Capacity::for_leases(leases);
@@ -129,10 +144,11 @@ impl World {
         let (writer, reader) = lanrage_relay_table::create(memory[0], capacity).unwrap();
         let classes = Classes::default();
         let binder =
-            Binder::new_in(memory[1], identity(), writer, classes.clone(), [0x55; 32], now);
+            Binder::new_in(memory[1], identity(relay), writer, classes.clone(), [0x55; 32], now);
         let mut world = Self {
+            relay,
             now,
-            shard: Shard::new(RELAY, reader, classes, Stun::Answer),
+            shard: Shard::new(relay, reader, classes, Stun::Answer),
             binder: binder.unwrap(),
             signing,
             outcome: None,
@@ -150,8 +166,8 @@ impl World {
     pub fn crash(&mut self, leases: u32) {
         let (writer, reader) = lanrage_relay_table::new(Capacity::for_leases(leases)).unwrap();
         let classes = Classes::default();
-        self.shard = Shard::new(RELAY, reader, classes.clone(), Stun::Answer);
-        self.binder = Binder::new(identity(), writer, classes, [0x66; 32], self.now);
+        self.shard = Shard::new(self.relay, reader, classes.clone(), Stun::Answer);
+        self.binder = Binder::new(identity(self.relay), writer, classes, [0x66; 32], self.now);
         self.sent = 0;
         self.equip();
     }
@@ -161,7 +177,7 @@ impl World {
     pub fn upgrade(&mut self) {
         let frozen = self.binder.freeze();
         let (writer, reader) = lanrage_relay_table::adopt(self.memory[0]).unwrap();
-        let own = Identity { secret: [0x99; 32].into(), ..identity() };
+        let own = Identity { secret: [0x99; 32].into(), ..identity(self.relay) };
         let seed = [self.now.ms as u8; 32];
         let classes = Classes::default();
         let binder =
@@ -169,7 +185,7 @@ impl World {
         self.binder = binder.unwrap();
         assert_eq!(*self.binder.freeze(), *frozen);
         let counters = *self.shard.counters();
-        self.shard = Shard::new(RELAY, reader, classes, Stun::Answer);
+        self.shard = Shard::new(self.relay, reader, classes, Stun::Answer);
         self.shard.resume(counters);
         self.equip();
         self.check();
@@ -193,10 +209,13 @@ impl World {
         let certificate = RelayCertificate {
             key_id: KeyId(1),
             pool: POOL,
-            relay: RELAY,
-            ipv4: Some("203.0.113.7:51820".parse().unwrap()),
+            relay: self.relay,
+            ipv4: match relay_address(self.relay) {
+                SocketAddr::V4(at) => Some(at),
+                SocketAddr::V6(_) => None,
+            },
             ipv6: None,
-            key: public(RELAY_PRIVATE),
+            key: public(relay_private(self.relay)),
             not_after: START_UNIX + 86_400,
             signature: Signature([0; 64]),
         };
@@ -246,10 +265,34 @@ impl World {
                             .map(|bytes| Datagram { to, bytes: bytes.to_vec() }),
                     );
                 }
-                Verdict::Copy => out.extend(self.shard.targets().iter().map(|to| Datagram {
-                    to: SocketAddr::new(to.ip.to_canonical(), to.port),
-                    bytes: run.to_vec(),
-                })),
+                Verdict::ToRelay { to, len } => {
+                    let headers = self.shard.mesh_headers().iter();
+                    let segments = run[..len].chunks(segment_size.max(1));
+                    assert_eq!(headers.len(), segments.len(), "a header for each");
+                    out.extend(headers.zip(segments).map(|(header, segment)| Datagram {
+                        to: at(&to),
+                        bytes: [header, &segment[HEADER_LEN..]].concat(),
+                    }));
+                }
+                Verdict::FromRelay { to, len } => {
+                    let frames = run[DELIVERED][..len].chunks(segment_size - DELIVERED.start);
+                    out.extend(frames.map(|bytes| Datagram { to: at(&to), bytes: bytes.to_vec() }));
+                }
+                Verdict::Copy => out.extend(
+                    self.shard
+                        .targets()
+                        .iter()
+                        .map(|to| Datagram { to: at(to), bytes: run.to_vec() }),
+                ),
+                Verdict::CopyFromRelay => out.extend(
+                    self.shard
+                        .targets()
+                        .iter()
+                        .map(|to| Datagram { to: at(to), bytes: run[DELIVERED].to_vec() }),
+                ),
+                Verdict::Tell { to, answer } => {
+                    out.push(Datagram { to: at(&to), bytes: answer.as_bytes().to_vec() });
+                }
                 Verdict::Answer(answer) => {
                     out.push(Datagram { to: from, bytes: answer.as_bytes().to_vec() });
                 }
@@ -312,7 +355,7 @@ impl World {
             generation: player.generation,
             rate_class: player.rate_class,
             key: public(player.private),
-            relays: [RelayId(5), RELAY, RelayId(0)],
+            relays: [RelayId(5), RELAY, RelayId(8)],
             not_before: self.now.unix_s,
             expires: self.now.unix_s + 3_600,
         }
@@ -406,6 +449,11 @@ impl World {
         let rebound = open_control(&self.send(player.address, &frame).first()?.bytes, lease)?;
         if let Message::Rebound(address) = rebound { Some(address) } else { None }
     }
+}
+
+/// Where an endpoint is.
+fn at(endpoint: &Endpoint) -> SocketAddr {
+    SocketAddr::new(endpoint.ip.to_canonical(), endpoint.port)
 }
 
 pub fn open_control(datagram: &[u8], lease: &Lease) -> Option<Message> {

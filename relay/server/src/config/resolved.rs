@@ -13,6 +13,8 @@ use super::{
 };
 
 const PORT: u16 = 51820;
+/// Each thread that forwards has a number of 8 bits among relays: shards, one for control, one for streams.
+const SHARDS_MAX: usize = 254;
 
 /// What the relay runs with; see [`Settings`] for what each field means.
 #[derive(Clone, Debug)]
@@ -64,8 +66,8 @@ impl Settings {
             return Err(bad("advertise", problem));
         }
         let shards = self.shards.unwrap_or_else(cores);
-        if !(1..=256).contains(&shards) {
-            return Err(bad("shards", format!("{shards}: give 1 to 256")));
+        if !(1..=SHARDS_MAX).contains(&shards) {
+            return Err(bad("shards", format!("{shards}: give 1 to {SHARDS_MAX}")));
         }
         let leases = self.leases.unwrap_or(65_536);
         if !(1..=Capacity::MAX).contains(&leases) {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::Thread;
 
+use lanrage_proto::frame::mesh::DATAGRAM_LEN_MAX;
 use lanrage_proto::stream::Waiting;
+use lanrage_relay_core::shard::DELIVERED;
 use lanrage_relay_core::{Class, STREAM_LOCAL, Shard, Verdict, stream_address, stream_number};
 use lanrage_relay_table::Endpoint;
 use lanrage_relay_uring::{Batch, SocketId};
@@ -19,8 +21,9 @@ use super::connection::Connection;
 use super::outlet::Parcel;
 use super::{Closed, Counts, Dropped, Refused, StreamsView, WAITING_LEN};
 use crate::clock::Clock;
+use crate::mesh::Subscription;
 use crate::queues::{Item, Queues};
-use crate::shard::address;
+use crate::shard::{address, put_together};
 
 /// A stream: its tasks and the exchange share it.
 #[derive(Debug)]
@@ -108,6 +111,9 @@ impl Ways {
 #[derive(Debug)]
 pub(super) struct Exchange {
     core: Shard,
+    mesh: Subscription,
+    /// A frame for another relay, put together.
+    crossing: Vec<u8>,
     ways: Ways,
     queues: Arc<Queues>,
     binder: Thread,
@@ -119,14 +125,25 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub(super) fn new(
-        core: Shard,
+        (core, mesh): (Shard, Subscription),
         (batch, sockets): (Batch, Box<[SocketId]>),
         (queues, binder): (Arc<Queues>, Thread),
         clock: Clock,
         view: Arc<StreamsView>,
     ) -> Self {
         let ways = Ways { streams: BTreeMap::new(), batch, sockets, counts: Counts::default() };
-        Self { core, ways, queues, binder, binder_has_work: false, clock, now_ms: 0, view }
+        Self {
+            core,
+            mesh,
+            crossing: Vec::with_capacity(DATAGRAM_LEN_MAX),
+            ways,
+            queues,
+            binder,
+            binder_has_work: false,
+            clock,
+            now_ms: 0,
+            view,
+        }
     }
 
     pub(super) fn refuse(&mut self, reason: Refused) {
@@ -157,6 +174,9 @@ impl Exchange {
     pub(super) fn begin_pass(&mut self) {
         self.now_ms = self.clock.ms();
         self.core.begin_pass(self.now_ms);
+        if let Some(peers) = self.mesh.poll() {
+            self.core.set_peers(peers);
+        }
     }
 
     /// A datagram that came by a stream.
@@ -178,6 +198,16 @@ impl Exchange {
             Verdict::Answer(answer) => {
                 self.ways.send(Endpoint::new(stream.source, STREAM_LOCAL), answer.as_bytes());
             }
+            Verdict::ToRelay { to, .. } => {
+                put_together(&self.core, datagram, len, &mut self.crossing);
+                self.ways.send(to, &self.crossing);
+            }
+            Verdict::FromRelay { to, len } => self.ways.send(to, &datagram[DELIVERED][..len]),
+            Verdict::CopyFromRelay => {
+                let delivered = &datagram[DELIVERED];
+                self.core.targets().iter().for_each(|to| self.ways.send(*to, delivered));
+            }
+            Verdict::Tell { to, answer } => self.ways.send(to, answer.as_bytes()),
             Verdict::ToBinder(class) => self.hand_over(class, datagram, stream.source),
             Verdict::Drop => {}
         }

@@ -19,8 +19,10 @@ use super::serve::{self, Shared};
 use super::socket::Listener;
 use super::{Listeners, StreamsView};
 use crate::clock::Clock;
+use crate::mesh::Subscription;
 use crate::published::{Published, ShardView};
 use crate::queues::Queues;
+use crate::role::Role;
 
 /// Datagrams by UDP that one read of a stream may bring, and copies of its broadcasts.
 const SENDS: usize = 256;
@@ -33,6 +35,7 @@ pub(crate) struct StreamsThread {
     pub(crate) listeners: Listeners,
     pub(crate) tls: Arc<ServerConfig>,
     pub(crate) core: Shard,
+    pub(crate) mesh: Subscription,
     pub(crate) sender: Sender,
     /// By local id.
     pub(crate) sockets: Box<[SocketId]>,
@@ -62,10 +65,11 @@ impl StreamsThread {
             getrandom::fill(random).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
         }
         let batch = Batch::open(self.sender, SENDS).context("allocating the send queue")?;
-        let view = Arc::new(StreamsView::new(Arc::new(ShardView::new(batch.counters()))));
+        let view =
+            Arc::new(StreamsView::new(Arc::new(ShardView::new(Role::Streams, batch.counters()))));
         self.published.set_streams(view.clone());
         let exchange = Exchange::new(
-            self.core,
+            (self.core, self.mesh),
             (batch, self.sockets),
             (self.queues, self.binder),
             self.clock,

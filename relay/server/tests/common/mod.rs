@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,7 +19,7 @@ use lanrage_proto::handshake::Initiator;
 use lanrage_proto::ids::{
     Destination, Generation, KeyId, Member, PoolId, RateClass, RelayId, SessionId,
 };
-use lanrage_proto::map::{RelayMap, SigningKeyEntry, root_hash};
+use lanrage_proto::map::{RelayEntry, RelayMap, SigningKeyEntry, root_hash};
 use lanrage_proto::signed::{RelayCertificate, TicketBody};
 use lanrage_proto::{DeviceKey, Signature, TunnelKey};
 use lanrage_relay::config::BackendSetting;
@@ -41,9 +41,32 @@ pub fn unix_s() -> u64 {
 
 /// Fills a state directory as enrolling and one stream from control do.
 pub fn prepare(dir: &Path) {
-    let state = StateDir::open(dir).unwrap();
-    let keys = state.keys().unwrap();
+    prepare_all(&[(RELAY, dir, "127.0.0.1:51820".parse().unwrap())]);
+}
+
+/// Fills the state directories of relays of one map.
+pub fn prepare_all(relays: &[(RelayId, &Path, SocketAddrV4)]) {
     let root = SigningKey::from_bytes(&[0x45; 32]);
+    let pinned = root_hash(&DeviceKey(root.verifying_key().to_bytes()));
+    let prepared = relays.iter().map(|(relay, dir, at)| {
+        let state = StateDir::open(dir).unwrap();
+        let unsigned = RelayCertificate {
+            key_id: KeyId(1),
+            pool: POOL,
+            relay: *relay,
+            ipv4: Some(*at),
+            ipv6: None,
+            key: state.keys().unwrap().tunnel_key(),
+            not_after: unix_s() + 86_400,
+            signature: Signature([0; 64]),
+        };
+        (state, unsigned.sign(&signing_key()))
+    });
+    let prepared: Vec<_> = prepared.collect();
+    let entries = prepared.iter().map(|(_, certificate)| RelayEntry {
+        name: format!("relay{}", certificate.relay),
+        certificate: *certificate,
+    });
     let map = RelayMap {
         serial: 1,
         issued: unix_s(),
@@ -52,28 +75,14 @@ pub fn prepare(dir: &Path) {
             id: KeyId(1),
             key: DeviceKey(signing_key().verifying_key().to_bytes()),
         }],
-        relays: Vec::new(),
+        relays: entries.collect(),
     };
-    let certificate = RelayCertificate {
-        key_id: KeyId(1),
-        pool: POOL,
-        relay: RELAY,
-        ipv4: Some("127.0.0.1:51820".parse().unwrap()),
-        ipv6: None,
-        key: keys.tunnel_key(),
-        not_after: unix_s() + 86_400,
-        signature: Signature([0; 64]),
-    };
-    let pinned = root_hash(&DeviceKey(root.verifying_key().to_bytes()));
-    state
-        .set_enrolment(&Enrolment { root: pinned, relay: RELAY, pool: POOL, token: None })
-        .unwrap();
-    let told = Told {
-        certificate: Some(certificate.sign(&signing_key())),
-        map: Some(map.sign(&root)),
-        ..Told::default()
-    };
-    state.set_told(&told).unwrap();
+    for (state, certificate) in prepared {
+        let relay = certificate.relay;
+        state.set_enrolment(&Enrolment { root: pinned, relay, pool: POOL, token: None }).unwrap();
+        let (certificate, map) = (Some(certificate), Some(map.sign(&root)));
+        state.set_told(&Told { certificate, map, ..Told::default() }).unwrap();
+    }
 }
 
 /// Asks again and again, for ten seconds.
@@ -231,7 +240,18 @@ impl Client {
     }
 
     pub fn frame(&self, lease: &Lease, destination: Destination, payload: &[u8]) -> Vec<u8> {
-        let sent = Sent::new(RelayId(0), destination, self.member, lease.handle, lease.tag);
+        self.frame_by(RelayId(0), lease, destination, payload)
+    }
+
+    /// A frame that another relay is to deliver.
+    pub fn frame_by(
+        &self,
+        egress: RelayId,
+        lease: &Lease,
+        destination: Destination,
+        payload: &[u8],
+    ) -> Vec<u8> {
+        let sent = Sent::new(egress, destination, self.member, lease.handle, lease.tag);
         [sent.encode().as_slice(), payload].concat()
     }
 
@@ -251,6 +271,7 @@ impl Client {
 /// A BIND of a member of the one session, with the key that its number is.
 pub fn bind_frame(challenge: &Challenge, member: Member, stamp: u64) -> (Vec<u8>, Initiator) {
     let private = [member.number(); 32];
+    let relay = challenge.certificate.relay;
     let ticket = TicketBody {
         key_id: KeyId(1),
         pool: POOL,
@@ -259,7 +280,7 @@ pub fn bind_frame(challenge: &Challenge, member: Member, stamp: u64) -> (Vec<u8>
         generation: Generation(1),
         rate_class: RateClass(0),
         key: TunnelKey(PublicKey::from(&StaticSecret::from(private)).to_bytes()),
-        relays: [RELAY, RelayId(0), RelayId(0)],
+        relays: [relay, RelayId(0), RelayId(0)],
         not_before: unix_s() - 5,
         expires: unix_s() + 600,
     };
@@ -271,7 +292,7 @@ pub fn bind_frame(challenge: &Challenge, member: Member, stamp: u64) -> (Vec<u8>
     let (initiator, noise) = Initiator::start(
         &private,
         &certificate.key,
-        (nonce, cookie, RELAY),
+        (nonce, cookie, relay),
         &request.encode(),
         seed,
     )
