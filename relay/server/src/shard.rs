@@ -155,3 +155,6 @@ impl Relayer {
 pub(crate) fn address(to: Endpoint) -> SocketAddr {
     SocketAddr::new(to.ip.to_canonical(), to.port)
 }
+
+#[cfg(test)]
+mod tests;
