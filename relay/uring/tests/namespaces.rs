@@ -174,7 +174,18 @@ fn across_a_veth(settings: &str, test: impl FnOnce(std::net::UdpSocket) + Send +
         }
         ip("link set near up");
         go.send(()).unwrap();
-        test(socket.recv().unwrap());
+        let far = socket.recv().unwrap();
+        // The kernel may take a second to notice that the link is up.
+        let near = std::net::UdpSocket::bind("10.9.0.1:0").unwrap();
+        far.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let is_up = |_| {
+            near.send_to(b"up?", far.local_addr().unwrap()).unwrap();
+            far.recv(&mut [0; 8]).is_ok()
+        };
+        assert!((0..200).any(is_up), "the veth does not come up");
+        while far.recv(&mut [0; 8]).is_ok() {}
+        far.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        test(far);
     });
 }
 
