@@ -232,3 +232,6 @@ pub(crate) fn put_together(core: &Shard, run: &[u8], segment_size: usize, target
         target.extend_from_slice(&segment[HEADER_LEN..]);
     }
 }
+
+#[cfg(test)]
+mod tests;

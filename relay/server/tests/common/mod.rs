@@ -66,6 +66,7 @@ pub fn prepare_all(relays: &[(RelayId, &Path, SocketAddrV4)]) {
     let entries = prepared.iter().map(|(_, certificate)| RelayEntry {
         name: format!("relay{}", certificate.relay),
         certificate: *certificate,
+        tls: None,
     });
     let map = RelayMap {
         serial: 1,

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
-use std::rc::Rc;
 use std::time::Duration;
 
 use io_uring::types::{Fixed, RecvMsgOut};
 use io_uring::{cqueue, opcode, squeue};
 
-use super::buffers::{Buffer, BufferRing};
-use super::ring::{BUFFER_GROUP, Ring};
+use super::buffers::Buffer;
+use super::pools::{PoolId, Pools};
+use super::ring::Ring;
 use super::user_data::UserData;
 use crate::address::ADDRESS_LEN;
 use crate::arrival::{Description, Intake, MAX_PAYLOAD, Origin};
@@ -43,20 +43,22 @@ pub(super) struct Engine {
     headers: Headers,
     /// The name and control room of every receive.
     receive_header: Box<libc::msghdr>,
-    buffers: Rc<BufferRing>,
+    pools: Pools,
+    /// A receive has ended for lack of buffers in the newest pool.
+    is_starved: bool,
     pub(super) intake: Intake,
     /// Messages of the queue that are in the submission queue, or consumed.
     staged: usize,
     /// By socket: its multishot receive is under way.
     armed: Box<[Armed]>,
-    waker_armed: Armed,
+    is_waker_armed: bool,
     waker: Waker,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Armed {
     Never,
-    Yes,
+    Yes(PoolId),
     /// For lack of a buffer.
     Starved,
     /// For any other reason.
@@ -94,15 +96,18 @@ impl Engine {
         queue: &mut SendQueue,
         options: &Options,
     ) -> Result<Self, Refusal> {
-        let buffers = BufferRing::new(options.buffers() as u16, STRIDE)
-            .map_err(|error| Refusal::new("mmap", error))?;
+        let mut pools = Pools::new(options.buffers() as u16, STRIDE);
         let files: Vec<_> = sockets.descriptors().chain([waker.descriptor()]).collect();
         let entries = (options.sends() + files.len()).next_power_of_two() as u32;
         let completions = 2 * (options.buffers() as u32 + entries);
-        // SAFETY: `buffers` is a field of the same structure as the ring, declared after it.
-        let ring =
-            unsafe { Ring::new(entries, completions, &files, buffers.address(), buffers.count()) }
-                .map_err(|(step, error)| Refusal::new(step, error))?;
+        let mut ring = Ring::new(entries, completions, &files)
+            .map_err(|(step, error)| Refusal::new(step, error))?;
+        // SAFETY: `pools` is a field of the same structure as the ring, declared after it; until
+        // then, and on an early return, it is a variable declared before it.
+        unsafe { pools.add(&mut ring, options.buffers_at_first() as u16) }
+            .map_err(|error| Refusal::new("registering the buffer ring", error))?;
+        ring.register_descriptor();
+        queue.counters.pool_buffers.set(pools.count().into());
         let mut receive_header = Box::new(message::empty().msg_hdr);
         receive_header.msg_namelen = ADDRESS_LEN as libc::socklen_t;
         receive_header.msg_controllen = RECEIVE_LEN as _;
@@ -112,11 +117,12 @@ impl Engine {
             held: Vec::with_capacity(options.buffers()),
             headers: Headers::new(options.sends()),
             receive_header,
-            buffers,
+            pools,
+            is_starved: false,
             intake,
             staged: 0,
             armed: vec![Armed::Never; sockets.count()].into(),
-            waker_armed: Armed::Never,
+            is_waker_armed: false,
             waker,
         };
         engine.arm(queue);
@@ -136,7 +142,7 @@ impl Engine {
     pub(super) fn wait(&mut self, queue: &mut SendQueue, timeout: Duration) -> io::Result<()> {
         // Buffers of the former batch are held until its sends are submitted. If that leaves few, get
         // them back first, or the receive would end for lack of buffers.
-        if self.buffers.free() < usize::from(self.buffers.count()) / 4 {
+        if self.pools.is_short() {
             self.settle(queue, None)?;
         }
         self.arm(queue);
@@ -170,7 +176,7 @@ impl Engine {
     /// Ends every receive and takes what it has received until then. The next
     /// [`wait`](Self::wait) starts them again.
     pub(super) fn quiesce(&mut self, queue: &mut SendQueue) -> io::Result<()> {
-        while self.armed.contains(&Armed::Yes) {
+        while self.armed.iter().any(|armed| matches!(armed, Armed::Yes(_))) {
             // Cancelled operations complete inside the call or at the next enter: a multishot receive
             // by a last completion without MORE, after those of all that it took.
             self.ring.cancel_all()?;
@@ -193,35 +199,51 @@ impl Engine {
 
     /// Starts each receive, and the waker's poll, that is not under way.
     fn arm(&mut self, queue: &SendQueue) {
-        let starved = self.buffers.free() == 0;
+        self.size_pools(queue);
+        let (pool, is_exhausted) = (self.pools.newest(), self.pools.is_exhausted());
         for (index, armed) in self.armed.iter_mut().enumerate() {
-            if *armed == Armed::Yes || starved {
+            if matches!(armed, Armed::Yes(_)) || is_exhausted {
                 continue;
             }
             let entry = opcode::RecvMsgMulti::new(
                 Fixed(index as u32),
                 &raw const *self.receive_header,
-                BUFFER_GROUP,
+                pool.0,
             )
             .build()
-            .user_data(UserData::Receive(SocketId(index as u8)).pack());
+            .user_data(UserData::Receive(SocketId(index as u8), pool).pack());
             // SAFETY: the header and the buffers outlive the ring, see the order of the fields.
             if unsafe { self.ring.push(&entry) } {
                 if *armed == Armed::Ended {
                     queue.counters.rearms.add(1);
                 }
-                *armed = Armed::Yes;
+                *armed = Armed::Yes(pool);
             }
         }
-        if self.waker_armed != Armed::Yes {
+        if !self.is_waker_armed {
             let entry = opcode::PollAdd::new(Fixed(self.armed.len() as u32), libc::POLLIN as u32)
                 .multi(true)
                 .build()
                 .user_data(UserData::Wake.pack());
             // SAFETY: a poll points to nothing.
             if unsafe { self.ring.push(&entry) } {
-                self.waker_armed = Armed::Yes;
+                self.is_waker_armed = true;
             }
+        }
+    }
+
+    /// Makes a larger pool if the newest was too small, and lets go of smaller ones.
+    fn size_pools(&mut self, queue: &SendQueue) {
+        if std::mem::take(&mut self.is_starved) {
+            // SAFETY: the ring is a field before the pools.
+            if unsafe { self.pools.grow(&mut self.ring) } {
+                queue.counters.pool_grown.add(1);
+                queue.counters.pool_buffers.set(self.pools.count().into());
+            }
+        }
+        if !self.pools.is_settled() {
+            let Self { pools, ring, armed, .. } = self;
+            pools.retire(ring, |pool| armed.contains(&Armed::Yes(pool)));
         }
     }
 
@@ -251,12 +273,14 @@ impl Engine {
             let (result, flags) = (completion.result(), completion.flags());
             match UserData::unpack(completion.user_data()) {
                 Some(UserData::Send(index)) => queue.fail(index as usize, -result),
-                Some(UserData::Receive(socket)) => {
+                Some(UserData::Receive(socket, pool)) => {
                     // SAFETY: the id comes from this completion, which is seen once.
                     let buffer = cqueue::buffer_select(flags)
-                        .and_then(|id| unsafe { self.buffers.take(id) });
+                        .zip(self.pools.pool(pool))
+                        .and_then(|(id, pool)| unsafe { pool.take(id) });
                     if !cqueue::more(flags) {
                         let starved = result == -libc::ENOBUFS;
+                        self.is_starved |= starved && pool == self.pools.newest();
                         self.armed[socket.index()] =
                             if starved { Armed::Starved } else { Armed::Ended };
                     }
@@ -279,7 +303,7 @@ impl Engine {
                 }
                 Some(UserData::Wake) => {
                     if !cqueue::more(flags) {
-                        self.waker_armed = Armed::Ended;
+                        self.is_waker_armed = false;
                     }
                     if self.waker.clear() {
                         queue.counters.wakeups.add(1);
@@ -293,8 +317,8 @@ impl Engine {
     }
 
     #[cfg(test)]
-    pub(super) fn buffers(&self) -> (&Ring, &Rc<BufferRing>) {
-        (&self.ring, &self.buffers)
+    pub(super) fn buffers(&self) -> (&Ring, &Pools) {
+        (&self.ring, &self.pools)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod buffers;
 mod engine;
+mod pools;
 mod ring;
 mod user_data;
 
