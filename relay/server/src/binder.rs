@@ -14,6 +14,7 @@ use lanrage_relay_uring::{Sender, SocketId};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
+use crate::handover::{FrozenBinder, Gate};
 use crate::published::{BinderView, Published};
 use crate::queues::{Item, Queues};
 
@@ -28,6 +29,8 @@ pub(crate) enum Order {
     ControlFound,
     ControlLost,
     Revoke(Revocation),
+    /// What the disk has; the binder may know more.
+    Recall(Vec<Revocation>),
     ReplaceRevocations(Vec<Revocation>),
     Task(Task),
 }
@@ -54,6 +57,10 @@ impl Orders {
         binder: thread::Thread,
     ) -> Self {
         Self { sender, binder }
+    }
+
+    pub(crate) fn binder(&self) -> thread::Thread {
+        self.binder.clone()
     }
 
     /// Has the binder carry out `task`; `None` when the relay is stopping.
@@ -94,13 +101,20 @@ pub(crate) struct BinderThread {
     pub(crate) published: Arc<Published>,
     pub(crate) sent: u64,
     pub(crate) send_failed: u64,
+    pub(crate) gate: Arc<Gate<FrozenBinder>>,
 }
 
 impl BinderThread {
     /// Binds until told to stop. In order of urgency: activations, orders, time, established
     /// clients, newcomers.
     pub(crate) fn run(mut self, stop: &AtomicBool) {
+        self.gate.pass(stop);
         while !stop.load(Ordering::Relaxed) {
+            if self.gate.is_closed() {
+                self.publish();
+                self.gate.clone().wait(0, self.freeze(), stop);
+                continue;
+            }
             let now = self.clock.now();
             while let Some(handle) = self.queues.activations.pop() {
                 self.core.handle_activation(now, handle);
@@ -128,6 +142,11 @@ impl BinderThread {
         self.publish();
     }
 
+    fn freeze(&self) -> FrozenBinder {
+        let (sent, send_failed) = (self.sent, self.send_failed);
+        FrozenBinder { core: self.core.freeze(), sent, send_failed, has_control: false }
+    }
+
     fn handle(&mut self, item: &Item) {
         let now = self.clock.now();
         self.core.handle_datagram(now, item.datagram(), item.source, item.local);
@@ -153,6 +172,9 @@ impl BinderThread {
                 Order::ControlLost => self.core.control_lost(),
                 Order::Revoke(revocation) => self.core.revoke(&revocation),
                 Order::Task(Task(task)) => task(&mut self.core, self.clock.now()),
+                Order::Recall(all) => {
+                    all.iter().for_each(|revocation| self.core.revoke(revocation));
+                }
                 Order::ReplaceRevocations(all) => self.core.replace_revocations(&all),
             }
             // Nobody waits when the relay is stopping.
@@ -160,7 +182,7 @@ impl BinderThread {
         }
     }
 
-    fn publish(&self) {
+    pub(crate) fn publish(&self) {
         self.published.set_binder(BinderView {
             counters: *self.core.counters(),
             counts: self.core.counts(),

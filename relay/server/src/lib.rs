@@ -24,6 +24,9 @@ pub mod ctl;
 mod check;
 pub use check::check;
 
+/// One process of a relay hands over to the next.
+pub mod handover;
+
 mod run;
 pub use run::{Started, run};
 
@@ -39,3 +42,4 @@ mod metrics;
 mod published;
 mod queues;
 mod shard;
+mod systemd;

@@ -33,6 +33,13 @@ impl ShardView {
         }
     }
 
+    /// What the process before has counted.
+    pub(crate) fn resume(&self, counters: &Counters) {
+        for (shared, word) in self.words.iter().zip(counters.to_words()) {
+            shared.store(word, Ordering::Relaxed);
+        }
+    }
+
     /// The end of a turn; `is_idle` when it received and sent nothing.
     pub(crate) fn publish(&self, counters: &Counters, now_ms: u64, is_idle: bool) {
         let kernel = &self.kernel;

@@ -13,7 +13,10 @@ pub(super) async fn show(client: &mut Client, output: Output) -> Result<(), Fail
             ("version", status.version.clone()),
             ("process", status.pid.to_string()),
             ("uptime", format!("{} s", status.uptime_s)),
-            ("ready", status.not_ready.clone().map_or("yes".to_owned(), |why| format!("no: {why}"))),
+            (
+                "ready",
+                status.not_ready.clone().map_or("yes".to_owned(), |why| format!("no: {why}")),
+            ),
             ("control", if status.control_connected { "connected" } else { "lost" }.to_owned()),
             ("back end", status.backend.clone()),
             ("leases", format!("{} of {}", status.leases, status.leases_capacity)),
