@@ -14,6 +14,7 @@ use lanrage_relay_uring::{Sender, SocketId};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
+use crate::handover::{FrozenBinder, Gate};
 use crate::published::{BinderView, Published};
 use crate::queues::{Item, Queues};
 use crate::streams::Outlet;
@@ -26,6 +27,8 @@ pub(crate) enum Order {
     ControlFound,
     ControlLost,
     Revoke(Revocation),
+    /// What the disk has; the binder may know more.
+    Recall(Vec<Revocation>),
     ReplaceRevocations(Vec<Revocation>),
     Task(Task),
 }
@@ -52,6 +55,10 @@ impl Orders {
         binder: thread::Thread,
     ) -> Self {
         Self { sender, binder }
+    }
+
+    pub(crate) fn binder(&self) -> thread::Thread {
+        self.binder.clone()
     }
 
     /// Has the binder carry out `task`; `None` when the relay is stopping.
@@ -94,13 +101,20 @@ pub(crate) struct BinderThread {
     pub(crate) published: Arc<Published>,
     pub(crate) sent: u64,
     pub(crate) send_failed: u64,
+    pub(crate) gate: Arc<Gate<FrozenBinder>>,
 }
 
 impl BinderThread {
     /// Binds until told to stop. In order of urgency: activations, orders, time, datagrams.
     pub(crate) fn run(mut self, stop: &AtomicBool) {
         let queues = Arc::clone(&self.queues);
+        self.gate.pass(stop);
         while !stop.load(Ordering::Relaxed) {
+            if self.gate.is_closed() {
+                self.publish();
+                self.gate.clone().wait(0, self.freeze(), stop);
+                continue;
+            }
             let now = self.clock.now();
             while let Some(handle) = queues.activations.pop() {
                 self.core.handle_activation(now, handle);
@@ -121,6 +135,11 @@ impl BinderThread {
             }
         }
         self.publish();
+    }
+
+    fn freeze(&self) -> FrozenBinder {
+        let (sent, send_failed) = (self.sent, self.send_failed);
+        FrozenBinder { core: self.core.freeze(), sent, send_failed, has_control: false }
     }
 
     fn handle(&mut self, item: &Item) {
@@ -154,6 +173,9 @@ impl BinderThread {
                 Order::ControlLost => self.core.control_lost(),
                 Order::Revoke(revocation) => self.core.revoke(&revocation),
                 Order::Task(Task(task)) => task(&mut self.core, self.clock.now()),
+                Order::Recall(all) => {
+                    all.iter().for_each(|revocation| self.core.revoke(revocation));
+                }
                 Order::ReplaceRevocations(all) => self.core.replace_revocations(&all),
             }
             // Nobody waits when the relay is stopping.
@@ -161,7 +183,7 @@ impl BinderThread {
         }
     }
 
-    fn publish(&self) {
+    pub(crate) fn publish(&self) {
         self.published.set_binder(BinderView {
             counters: *self.core.counters(),
             counts: self.core.counts(),

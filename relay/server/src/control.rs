@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lanrage_control_client::{ControlClient, Endpoint, Error, WebSocket};
+use lanrage_proto::KeyId;
 use lanrage_proto::api::{
     ApiError, ErrorCode, Heartbeat, RELAY_PROOF_CONTEXT, RelayDown, RelayUp, path,
 };
@@ -79,7 +80,7 @@ impl Link {
             self.mesh.set_map(&map);
             self.orders.give(signing_keys(&map)).await;
         }
-        self.orders.give(Order::ReplaceRevocations(told.revocations.clone())).await;
+        self.orders.give(Order::Recall(told.revocations.clone())).await;
         if let Some(certificate) = told.certificate {
             self.install(certificate).await;
         }
@@ -280,5 +281,10 @@ fn is_refusal(code: ErrorCode) -> bool {
 }
 
 fn signing_keys(map: &RelayMap) -> Order {
-    Order::SigningKeys(map.signing_keys.iter().map(|entry| (entry.id, entry.key.0)).collect())
+    Order::SigningKeys(ticket_keys(map))
+}
+
+/// The keys that tickets are signed with.
+pub(crate) fn ticket_keys(map: &RelayMap) -> Vec<(KeyId, [u8; 32])> {
+    map.signing_keys.iter().map(|entry| (entry.id, entry.key.0)).collect()
 }

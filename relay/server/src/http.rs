@@ -37,9 +37,11 @@ pub(crate) struct Health {
 }
 
 impl Health {
+    /// Whether every thread of the data path makes progress.
+    ///
     /// # Errors
-    /// Why the relay is not ready.
-    pub(crate) fn is_ready(&self) -> Result<(), String> {
+    /// Which one does not.
+    pub(crate) fn is_turning(&self) -> Result<(), String> {
         let now_ms = self.clock.ms();
         let is_alive = |alive_ms: u64| now_ms.saturating_sub(alive_ms) < ALIVE_MAX_MS;
         let shards = self.published.shards();
@@ -52,6 +54,13 @@ impl Health {
         if !self.published.binder().is_some_and(|binder| is_alive(binder.alive_ms)) {
             return Err("the binder is stuck".to_owned());
         }
+        Ok(())
+    }
+
+    /// # Errors
+    /// Why the relay is not ready.
+    pub(crate) fn is_ready(&self) -> Result<(), String> {
+        self.is_turning()?;
         if let Some(why) = self.published.refused() {
             return Err(format!("control does not take this relay: {why}"));
         }

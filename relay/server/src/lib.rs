@@ -24,6 +24,9 @@ pub mod ctl;
 mod check;
 pub use check::check;
 
+/// One process of a relay hands over to the next.
+pub mod handover;
+
 mod run;
 pub use run::{Started, run};
 
@@ -37,9 +40,12 @@ mod http;
 mod kept;
 mod mesh;
 mod metrics;
+mod operators;
 mod published;
 mod queues;
 mod role;
 mod shard;
 mod steering;
 mod streams;
+mod systemd;
+mod threads;

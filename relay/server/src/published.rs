@@ -7,6 +7,7 @@ use lanrage_relay_core::{BinderCounters, Counters};
 use lanrage_relay_table::Counts;
 use lanrage_relay_uring as uring;
 
+use crate::handover::ShardState;
 use crate::role::Role;
 use crate::streams::StreamsView;
 
@@ -41,6 +42,25 @@ impl ShardView {
             streams_refused: AtomicU64::new(0),
             alive_ms: AtomicU64::new(0),
             kernel,
+        }
+    }
+
+    /// What the process before has counted.
+    pub(crate) fn resume(&self, before: &ShardState) {
+        for (shared, word) in self.words.iter().zip(before.counters.to_words()) {
+            shared.store(word, Ordering::Relaxed);
+        }
+        self.to_streams.store(before.to_streams, Ordering::Relaxed);
+        self.streams_refused.store(before.streams_refused, Ordering::Relaxed);
+    }
+
+    /// What the next process goes on from.
+    pub(crate) fn leave(&self, counters: &Counters, kernel: uring::Tally) -> ShardState {
+        ShardState {
+            counters: *counters,
+            kernel,
+            to_streams: self.to_streams.load(Ordering::Relaxed),
+            streams_refused: self.streams_refused.load(Ordering::Relaxed),
         }
     }
 

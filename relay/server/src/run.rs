@@ -1,47 +1,40 @@
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
-use std::thread::{self, JoinHandle};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 use lanrage_proto::DeviceKey;
 use lanrage_proto::map::TlsAccess;
-use lanrage_relay_core::{Binder, Classes, Shard, Stun};
-use lanrage_relay_table as table;
-use lanrage_relay_uring::{
-    Backend, BackendKind, GsoSwitch, GsoVerdict, Options, SocketId, Sockets, Waker, probe,
-};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use lanrage_relay_core::Classes;
+use lanrage_relay_uring::{BackendKind, GsoSwitch, GsoVerdict, Options, Sockets, probe};
+use tokio::sync::mpsc::{channel, unbounded_channel};
 
-use crate::admin::{self, Admin, AdminSocket, Serving};
-use crate::binder::{BinderThread, Orders};
+use crate::admin::{Admin, Serving};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::Link;
 use crate::enrol::enrolment;
 use crate::failure::Failure;
-use crate::http::{self, Health};
+use crate::handover::{self, ADMIN, Estate, METRICS, Memory, Taken, offer_upgrades};
+use crate::http::Health;
 use crate::kept::Kept;
 use crate::mesh::{Mesh, Sources};
 use crate::metrics::Facts;
-use crate::published::{Published, ShardView};
-use crate::queues::Queues;
-use crate::role::Role;
-use crate::shard::{CROSSING_LEN_MAX, Pass, Relayer, forward};
-use crate::state::{Enrolment, Keys, StateDir};
-use crate::steering::{Steered, bind_steered};
-use crate::streams::{Listeners, Outlet, StreamsThread, server_config};
-
-/// Orders from the slow side that may wait for the binder.
-const ORDERS: usize = 64;
+use crate::operators::{Operators, admin_socket, metrics_listener, upgrade_on_signal};
+use crate::published::Published;
+use crate::state::StateDir;
+use crate::steering::Steered;
+use crate::streams::Listeners;
+use crate::systemd::Notifier;
+use crate::threads::{AbortOnDrop, Begin, Parts};
 
 /// What a relay that has started serves.
 #[derive(Clone, Debug)]
 pub struct Started {
     /// UDP addresses, with the ports the kernel chose.
     pub listen: Vec<SocketAddr>,
-    /// TCP addresses of streams, with the ports the kernel chose.
+    /// TCP addresses for streams.
     pub streams: Vec<SocketAddr>,
     /// Where `/metrics` is.
     pub metrics: Option<SocketAddr>,
@@ -59,30 +52,43 @@ pub async fn run(
     stop: impl Future<Output = ()>,
     started: impl FnOnce(&Started),
 ) -> Result<(), Failure> {
-    let clock = Clock::start();
-    let state = StateDir::open(&config.state_dir)?;
+    let mut taken = handover::take(&config)?;
+    let end = serve(config, stop, started, &mut taken).await;
+    if let (Err(failure), Some(taken)) = (&end, &taken) {
+        // Heard only as long as the other process serves.
+        taken.refuse(&anyhow::anyhow!("{failure}"));
+    }
+    end
+}
+
+async fn serve(
+    config: Config,
+    stop: impl Future<Output = ()>,
+    started: impl FnOnce(&Started),
+    taken: &mut Option<Taken>,
+) -> Result<(), Failure> {
+    let clock = match taken {
+        Some(taken) => Clock::since(taken.clock_origin_ns),
+        None => Clock::start(),
+    };
+    let state = match taken.as_mut().and_then(|taken| taken.lock.take()) {
+        Some(lock) => StateDir::adopt(&config.state_dir, lock)?,
+        None => StateDir::open(&config.state_dir)?,
+    };
     let keys = state.keys()?;
     let options = Options { gso: GsoSwitch::new(config.gso.into()), ..Options::default() };
     let resolved =
         probe::resolve(config.backend.into(), &options).context("opening the back end")?;
     tracing::info!(backend = resolved.kind.as_str(), reason = resolved.reason, "back end");
     let gso = judge_gso(&options.gso);
-    let steered = bind_steered(&config)?;
-    let sockets = &steered.shards[0];
-    let listeners = Listeners::bind(&config.stream_listen)?;
-    let metrics = match config.metrics_listen {
-        Some(address) => Some(
-            TcpListener::bind(address)
-                .await
-                .map_err(|source| Failure::BindMetrics { address, source })?,
-        ),
-        None => None,
+    let steered = match taken {
+        Some(taken) => taken.steered.take().context("sockets were taken twice")?,
+        None => Steered::bind(&config)?,
     };
-    let admin_socket = config.admin_socket.as_deref().map(|path| {
-        AdminSocket::bind(path)
-            .map_err(|source| Failure::BindAdmin { path: path.to_owned(), source })
-    });
-    let admin_socket = admin_socket.transpose()?;
+    let listeners = Listeners::open(&config.stream_listen, taken.as_mut())?;
+    let metrics = metrics_listener(&config, taken.as_mut()).await?;
+    let admin_socket = admin_socket(&config, taken.as_mut())?;
+    let sockets = &steered.shards[0];
     let listening = Started {
         listen: sockets.locals().map(|(_, address)| address).collect(),
         streams: listeners.addresses().collect(),
@@ -100,38 +106,80 @@ pub async fn run(
         capacity: config.capacity.leases,
     };
     let threads = config.shards + usize::from(steered.control.is_some());
-    let health = Health { published: published.clone(), facts, clock, threads };
-    let health = Arc::new(health);
+    let health = Arc::new(Health { published: published.clone(), facts, clock, threads });
     let admin = Arc::new(Admin { health: health.clone(), serving: OnceLock::new() });
-    let _http = metrics.map(|listener| {
-        AbortOnDrop(tokio::spawn(async move {
-            http::serve(listener, health).await;
-        }))
-    });
-    let _admin = admin_socket.map(|socket| {
-        let admin = admin.clone();
-        AbortOnDrop(tokio::spawn(async move {
-            admin::serve(socket, admin).await;
-        }))
-    });
+    let notifier = Notifier::from_environment();
+    let mut estate = Estate {
+        listen: config.listen.clone(),
+        shards: config.shards,
+        steering: steered.state.as_str().to_owned(),
+        sockets: steered.duplicate().context("duplicating the sockets")?,
+        capacity: config.capacity,
+        memory: match taken {
+            Some(taken) => taken.memory.clone(),
+            None => Memory::new(config.capacity).context("allocating the lease table")?,
+        },
+        lock: state.lock().duplicate().context("duplicating the lock")?,
+        listeners: Vec::new(),
+        clock_origin_ns: clock.origin_ns(),
+    };
+    let mut name = |name: String, listener: BorrowedFd<'_>| -> anyhow::Result<()> {
+        let listener = listener.try_clone_to_owned().context("duplicating a listener")?;
+        estate.listeners.push((name, listener));
+        Ok(())
+    };
+    if let Some(listener) = &metrics {
+        name(METRICS.to_owned(), listener.as_fd())?;
+    }
+    if let Some(socket) = &admin_socket {
+        name(ADMIN.to_owned(), socket.listener.as_fd())?;
+    }
+    listeners.named().try_for_each(|(stream, listener)| name(stream, listener))?;
+    let operators = Operators::new((metrics, admin_socket, health.clone(), admin.clone()));
+    if taken.is_none() {
+        operators.serve();
+    }
     started(&listening);
+    let (upgrades, asked) = channel(1);
+    let _usr2 = AbortOnDrop(tokio::spawn(upgrade_on_signal(upgrades.clone())?));
 
     let serve = async {
         let enrolment = enrolment(&config, &state, &keys).await?;
-        let told = state.told(&enrolment.root)?;
         let (lost, mut is_lost) = unbounded_channel();
         let advertised: Vec<_> = config.advertised().collect();
         let sources = Sources::new(&listening.listen, &advertised);
         let mesh = Arc::new(Mesh::new(keys.roster(&enrolment), sources));
         let parts =
             Parts { kind: resolved.kind, options, clock, published, lost, mesh: mesh.clone() };
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+        let identity = keys.binder_identity(&enrolment);
+        let frozen = taken.as_ref().map(Taken::ready).transpose()?;
+        // What control said until the old binder stopped.
+        let told = state.told(&enrolment.root)?;
+        let with = (identity, Classes::default(), seed, clock);
+        let begin = match (&taken, frozen) {
+            (Some(taken), Some(frozen)) => Begin::go_on(taken, &frozen, &enrolment, &told, with)?,
+            _ => Begin::fresh(&estate, with)?,
+        };
+        parts.published.has_control.store(begin.has_control, Ordering::Relaxed);
         let key = DeviceKey(keys.stream_key().verifying_key().to_bytes());
         let tls = listeners.port().map(|port| TlsAccess { port, key });
-        let threads = parts.start(&config, &keys, &enrolment, steered, listeners)?;
+        let threads = parts.start(&config, &keys, &enrolment, begin, steered, listeners)?;
+        if let Some(taken) = &taken {
+            taken.armed()?;
+            state.lock().claim();
+            operators.serve();
+        }
+        threads.begin_binding();
         let published = parts.published.clone();
-        let orders = threads.orders.clone();
-        let serving =
-            Serving { relay: enrolment.relay.0, pool: enrolment.pool.0, orders: orders.clone() };
+        let orders = threads.orders();
+        let serving = Serving {
+            relay: enrolment.relay.0,
+            pool: enrolment.pool.0,
+            orders: orders.clone(),
+            upgrades,
+        };
         admin.serving.set(serving).expect("set here alone");
         let kept = Kept::new(state, told, published.clone());
         let link =
@@ -142,18 +190,23 @@ pub async fn run(
             relay = enrolment.relay.0,
             shards = config.shards,
             advertise = advertise.join(","),
+            took_over = taken.is_some(),
             "serving"
         );
+        let _notify = AbortOnDrop(tokio::spawn(notifier.clone().follow(health)));
+        let running = threads.running(estate, parts.published.clone(), notifier.clone())?;
         tokio::select! {
             never = link.follow(&config) => match never {},
             never = mesh.follow_clock() => match never {},
             Some(failure) = is_lost.recv() => Err(failure),
+            () = offer_upgrades(running, asked, || operators.let_go()) => Ok(()),
         }
     };
     tokio::select! {
         end = serve => end,
         () = stop => {
             tracing::info!("stopping");
+            Notifier::from_environment().stopping();
             Ok(())
         }
     }
@@ -176,203 +229,4 @@ fn log_sockets(sockets: &Sockets) {
         let (receive_buffer, send_buffer) = sockets.buffer_sizes(id).unwrap_or_default();
         tracing::info!(%address, receive_buffer, send_buffer, gro, gso, "listening");
     }
-}
-
-/// What all threads are started with.
-struct Parts {
-    kind: BackendKind,
-    options: Options,
-    clock: Clock,
-    published: Arc<Published>,
-    lost: UnboundedSender<Failure>,
-    mesh: Arc<Mesh>,
-}
-
-impl Parts {
-    /// Starts the binder and the shards.
-    fn start(
-        &self,
-        config: &Config,
-        keys: &Keys,
-        enrolment: &Enrolment,
-        Steered { shards, control, .. }: Steered,
-        listeners: Listeners,
-    ) -> Result<Threads, Failure> {
-        let (writer, reader) = table::new(config.capacity).context("allocating the lease table")?;
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
-        let classes = Classes::default();
-        let identity = keys.binder_identity(enrolment);
-        let core = Binder::new(identity, writer, classes.clone(), seed, self.clock.now());
-        let queues = Arc::new(Queues::new());
-        let stop = Arc::new(AtomicBool::new(false));
-        let ids: Box<[SocketId]> = shards[0].locals().map(|(id, _)| id).collect();
-        let serves_streams = !listeners.is_empty();
-        let outlet = if serves_streams { Outlet::new() } else { Outlet::closed() };
-        let (sender, orders) = crossbeam::channel::bounded(ORDERS);
-        let binder = BinderThread {
-            core,
-            orders,
-            queues: queues.clone(),
-            sender: shards[0].sender().context("duplicating the sockets")?,
-            sockets: ids.clone(),
-            outlet: outlet.clone(),
-            clock: self.clock,
-            published: self.published.clone(),
-            sent: 0,
-            send_failed: 0,
-        };
-        let binder = self.spawn("binder", &stop, move |stop| {
-            binder.run(stop);
-            Ok(())
-        })?;
-        let binder_thread = binder.thread().clone();
-        let mut threads = Threads {
-            orders: Orders::new(sender, binder_thread.clone()),
-            stop,
-            wakers: Vec::new(),
-            joins: vec![binder],
-        };
-
-        if serves_streams {
-            let number = shards.len() + usize::from(control.is_some());
-            let mut core =
-                Shard::new(enrolment.relay, reader.clone(), classes.clone(), Stun::Ignore);
-            core.join_mesh(shard_number(number)?);
-            let streams = StreamsThread {
-                listeners,
-                tls: server_config(&keys.stream_key())?,
-                core,
-                mesh: self.mesh.subscribe(),
-                sender: shards[0].sender().context("duplicating the sockets")?,
-                sockets: ids.clone(),
-                queues: queues.clone(),
-                binder: binder_thread.clone(),
-                outlet: outlet.clone(),
-                clock: self.clock,
-                published: self.published.clone(),
-            };
-            threads.joins.push(self.spawn("streams", &threads.stop, |stop| streams.run(stop))?);
-        }
-
-        let stun = if config.stun { Stun::Answer } else { Stun::Ignore };
-        let cpus = allowed_cpus();
-        let count = shards.len();
-        for (number, sockets) in shards.into_iter().chain(control).enumerate() {
-            let role = if number < count { Role::Shard(number) } else { Role::Control };
-            let (kind, options, clock) = (self.kind, self.options.clone(), self.clock);
-            let mut core = Shard::new(enrolment.relay, reader.clone(), classes.clone(), stun);
-            core.join_mesh(shard_number(number)?);
-            let mesh = self.mesh.subscribe();
-            let (ids, queues, binder) = (ids.clone(), queues.clone(), binder_thread.clone());
-            let outlet = outlet.clone();
-            let (opened, is_open) = mpsc::sync_channel(1);
-            let cpus = cpus.clone();
-            let join = self.spawn(&role.to_string(), &threads.stop, move |stop| {
-                role.settle(&cpus);
-                let mut backend = Backend::open(kind, sockets, &options)?;
-                let view = Arc::new(ShardView::new(role, backend.counters()));
-                // The other end waits for exactly this.
-                let _ = opened.send((backend.waker(), view.clone()));
-                let pass = Pass::default();
-                let crossing = Vec::with_capacity(CROSSING_LEN_MAX);
-                let mut relayer = Relayer {
-                    core,
-                    sockets: ids,
-                    queues,
-                    binder,
-                    outlet,
-                    clock,
-                    view,
-                    mesh,
-                    crossing,
-                    pass,
-                };
-                forward(&mut backend, &mut relayer, stop).context("receiving")
-            })?;
-            threads.joins.push(join);
-            // When the thread could not open its back end, `lost` says why.
-            if let Ok((waker, view)) = is_open.recv() {
-                threads.wakers.push(waker);
-                self.published.add_shard(view);
-            }
-        }
-        Ok(threads)
-    }
-
-    /// Starts a thread whose end before the relay's stop is a failure.
-    fn spawn(
-        &self,
-        name: &str,
-        stop: &Arc<AtomicBool>,
-        body: impl FnOnce(&AtomicBool) -> anyhow::Result<()> + Send + 'static,
-    ) -> anyhow::Result<JoinHandle<()>> {
-        let (name, lost, stop) = (name.to_owned(), self.lost.clone(), Arc::clone(stop));
-        thread::Builder::new()
-            .name(name.clone())
-            .spawn(move || {
-                let guard = Alarm { name, lost, stop };
-                if let Err(error) = body(&guard.stop) {
-                    let failure = error.context(guard.name.clone());
-                    // The slow side is gone only when the relay stops.
-                    let _ = guard.lost.send(Failure::Other(failure));
-                }
-            })
-            .context("starting a thread")
-    }
-}
-
-/// Says so when a thread ends while the relay runs, a panic included.
-struct Alarm {
-    name: String,
-    lost: UnboundedSender<Failure>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if !self.stop.load(Ordering::Relaxed) {
-            let failure = anyhow::anyhow!("the thread {} has ended: a bug", self.name);
-            let _ = self.lost.send(Failure::Other(failure));
-        }
-    }
-}
-
-/// The running threads; dropping it stops and joins them.
-struct Threads {
-    orders: Orders,
-    stop: Arc<AtomicBool>,
-    wakers: Vec<Waker>,
-    joins: Vec<JoinHandle<()>>,
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.wakers.iter().for_each(Waker::wake);
-        for join in self.joins.drain(..) {
-            join.thread().unpark();
-            // A panic was reported when it happened.
-            let _ = join.join();
-        }
-    }
-}
-
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Names the counters of a shard's frames to other relays.
-fn shard_number(number: usize) -> anyhow::Result<u8> {
-    u8::try_from(number).context("more threads than numbers for them: configure fewer shards")
-}
-
-/// The CPUs this process may use.
-fn allowed_cpus() -> Vec<usize> {
-    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
-    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
 }

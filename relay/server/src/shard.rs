@@ -15,6 +15,7 @@ use lanrage_relay_table::{Endpoint, LocalId};
 use lanrage_relay_uring::{Backend, Handler, Received, SocketId, Tx};
 
 use crate::clock::Clock;
+use crate::handover::{Gate, ShardState};
 use crate::mesh::Subscription;
 use crate::published::ShardView;
 use crate::queues::{Item, Queues};
@@ -41,6 +42,8 @@ pub(crate) struct Relayer {
     /// Frames for another relay, put together.
     pub(crate) crossing: Vec<u8>,
     pub(crate) pass: Pass,
+    pub(crate) number: usize,
+    pub(crate) gate: Arc<Gate<ShardState>>,
 }
 
 /// What a pass of the loop has done so far.
@@ -63,11 +66,25 @@ pub(crate) fn forward(
     stop: &AtomicBool,
 ) -> io::Result<()> {
     while !stop.load(Ordering::Relaxed) {
+        if relayer.gate.is_closed() {
+            drain(backend, relayer)?;
+            let left = relayer.view.leave(relayer.core.counters(), backend.tally());
+            relayer.gate.clone().wait(relayer.number, left, stop);
+            continue;
+        }
         let wait = if relayer.core.is_backlogged() { Duration::ZERO } else { TURN_MAX };
         backend.turn(relayer, wait)?;
     }
-    // Submits what the last turn has queued.
-    backend.turn(relayer, Duration::ZERO)
+    drain(backend, relayer)
+}
+
+/// Sends all that was received, and receives no more: what is in the sockets may be another process's.
+fn drain(backend: &mut Backend, relayer: &mut Relayer) -> io::Result<()> {
+    backend.drain(relayer)?;
+    while relayer.core.is_backlogged() {
+        backend.drain(relayer)?;
+    }
+    Ok(())
 }
 
 impl Handler for Relayer {

@@ -7,6 +7,7 @@
 //! ```
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
@@ -71,7 +72,7 @@ pub struct Told {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl StateDir {
@@ -81,7 +82,20 @@ impl StateDir {
     /// Not accessible, or in use.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         create_private_dir(path)?;
-        Ok(Self { path: path.to_owned(), _lock: Lock::take(path)? })
+        Ok(Self { path: path.to_owned(), lock: Lock::take(path)? })
+    }
+
+    /// The directory of the process that this one takes over from, by its lock.
+    ///
+    /// # Errors
+    /// It is another directory.
+    pub fn adopt(path: &Path, lock: OwnedFd) -> Result<Self, StateError> {
+        Ok(Self { path: path.to_owned(), lock: Lock::adopt(path, lock)? })
+    }
+
+    /// The directory's lock.
+    pub const fn lock(&self) -> &Lock {
+        &self.lock
     }
 
     /// The relay's keys; made when the directory is new.

@@ -1,16 +1,22 @@
 //! The relay's sockets, and which of them the kernel gives a datagram to.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use lanrage_proto::datagram::first_byte;
 use lanrage_proto::frame::data::HEADER_LEN;
+use lanrage_proto::frame::mesh;
 use lanrage_relay_uring::{BindError, DataFrame, SocketOptions, Sockets, Spread, Steering, bind};
 
 use crate::config::{Config, SteeringSetting};
 
-/// The data frame (§3.1); a lease's handle stands in bytes 8–11.
-const DATA: DataFrame =
-    DataFrame { first_byte: first_byte::DATA, len_min: HEADER_LEN as u8, flow_at: 8 };
+/// Data of members (§3.1), where bytes 8–11 are a lease's handle, and between relays (§3.6), where
+/// bytes 20–23 are the lower half of a session.
+const DATA: [DataFrame; 3] = [
+    DataFrame { first_byte: first_byte::DATA, len_min: HEADER_LEN as u8, flow_at: 8 },
+    DataFrame { first_byte: first_byte::MESH, len_min: mesh::HEADER_LEN as u8, flow_at: 20 },
+    DataFrame { first_byte: first_byte::MESH_ABSENT, len_min: mesh::HEADER_LEN as u8, flow_at: 20 },
+];
 
 /// The sockets of each shard, and those that get everything but data.
 #[derive(Debug)]
@@ -58,28 +64,76 @@ impl State {
     }
 }
 
-/// Binds the relay's addresses and steers what comes to them.
-///
-/// # Errors
-/// An address cannot be bound. Without steering a relay works all the same.
-pub(crate) fn bind_steered(config: &Config) -> Result<Steered, BindError> {
-    let (spread, on_success) = match config.steering {
-        SteeringSetting::Off => (None, State::Off),
-        SteeringSetting::Auto | SteeringSetting::Handle => (Some(Spread::Flow), State::Handle),
-        SteeringSetting::Cpu => (Some(Spread::Cpu), State::Cpu),
-    };
-    let sets = config.shards + usize::from(spread.is_some());
-    let mut shards = bind(&config.listen, sets, &SocketOptions::default())?;
-    let attached = match spread {
-        Some(spread) => Steering::new(config.shards, &[DATA], spread).attach(&shards),
-        None => Ok(()),
-    };
-    // A set left over is closed, and then in no group.
-    let control = shards.drain(config.shards..).next();
-    let (control, state) = match attached {
-        Ok(()) => (control, on_success),
-        Err(error) => (None, State::Refused(error)),
-    };
-    state.log();
-    Ok(Steered { shards, control, state })
+impl Steered {
+    /// Binds the relay's addresses and steers what comes to them.
+    ///
+    /// # Errors
+    /// An address cannot be bound. Without steering a relay works all the same.
+    pub(crate) fn bind(config: &Config) -> Result<Self, BindError> {
+        let (spread, on_success) = match config.steering {
+            SteeringSetting::Off => (None, State::Off),
+            SteeringSetting::Auto | SteeringSetting::Handle => (Some(Spread::Flow), State::Handle),
+            SteeringSetting::Cpu => (Some(Spread::Cpu), State::Cpu),
+        };
+        let sets = config.shards + usize::from(spread.is_some());
+        let mut shards = bind(&config.listen, sets, &SocketOptions::default())?;
+        let attached = match spread {
+            Some(spread) => Steering::new(config.shards, &DATA, spread).attach(&shards),
+            None => Ok(()),
+        };
+        // A set left over is closed, and then in no group.
+        let control = shards.drain(config.shards..).next();
+        let (control, state) = match attached {
+            Ok(()) => (control, on_success),
+            Err(error) => (None, State::Refused(error)),
+        };
+        state.log();
+        Ok(Self { shards, control, state })
+    }
+
+    /// Sets of sockets that another process has bound and steers.
+    ///
+    /// # Errors
+    /// They are not as many as its steering has.
+    pub(crate) fn adopt(
+        mut sets: Vec<Sockets>,
+        shards: usize,
+        steering: &str,
+    ) -> anyhow::Result<Self> {
+        let state = match steering {
+            "handle" => State::Handle,
+            "cpu" => State::Cpu,
+            "off" => State::Off,
+            "refused" => State::Refused(io::Error::other("by the process before")),
+            other => anyhow::bail!("the running relay's steering is {other:?}"),
+        };
+        let has_control = matches!(state, State::Handle | State::Cpu);
+        anyhow::ensure!(
+            shards > 0 && sets.len() == shards + usize::from(has_control),
+            "{} sets of sockets came for {shards} shards with steering {steering:?}",
+            sets.len()
+        );
+        let control = if has_control { sets.pop() } else { None };
+        state.log();
+        Ok(Self { shards: sets, control, state })
+    }
+
+    /// The sockets of all sets, control's last.
+    ///
+    /// # Errors
+    /// The limit of open files.
+    pub(crate) fn duplicate(&self) -> io::Result<Vec<Vec<OwnedFd>>> {
+        self.shards.iter().chain(&self.control).map(Sockets::duplicate).collect()
+    }
+}
+
+impl SteeringSetting {
+    /// Whether it can have led to this, as its metric says.
+    pub(crate) fn may_be(self, steering: &str) -> bool {
+        match self {
+            Self::Auto | Self::Handle => matches!(steering, "handle" | "refused"),
+            Self::Cpu => matches!(steering, "cpu" | "refused"),
+            Self::Off => steering == "off",
+        }
+    }
 }

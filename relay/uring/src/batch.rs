@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::backend::Tally;
 use crate::counters::Counters;
 use crate::gso::{Gso, GsoSwitch};
 use crate::mmsg::Transmitter;
@@ -42,6 +43,16 @@ impl Batch {
     /// Sends the batch. What the kernel refuses is counted.
     pub fn send(&mut self) {
         self.transmitter.transmit(&mut self.queue);
+    }
+
+    /// What a process that goes on instead of this one begins with.
+    pub fn tally(&self) -> Tally {
+        Tally { counters: self.queue.counters.to_words(), overflows: Vec::new() }
+    }
+
+    /// Goes on from the counts of the process before.
+    pub fn resume(&mut self, tally: &Tally) {
+        self.queue.counters.resume(&tally.counters);
     }
 
     /// What was asked for, sent and refused.

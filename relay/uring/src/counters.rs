@@ -220,6 +220,7 @@ impl Counters {
         .chain(&self.batch_sizes.0)
         .chain(&self.train_lengths.0)
         .chain(&self.tx_failures)
+        .chain([&self.tx_joined, &self.pool_grown])
     }
 
     /// Datagrams not sent for this reason.

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 pub mod path {
     /// [`super::Status`].
     pub const STATUS: &str = "/v1/status";
+    /// [`super::Upgraded`].
+    pub const UPGRADE: &str = "/v1/upgrade";
 }
 
 /// A request without particulars.
@@ -16,6 +18,13 @@ pub struct Nothing {}
 pub struct Problem {
     /// What is wrong, and what to do.
     pub error: String,
+}
+
+/// Another process serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// The new process.
+    pub pid: u32,
 }
 
 /// The relay as a whole.

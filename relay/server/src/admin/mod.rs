@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use lanrage_relay_core::{Binder, Now};
 
 use crate::binder::Orders;
+use crate::handover::Upgrades;
 use crate::http::Health;
 
 /// Requests and answers, as JSON says them.
@@ -23,6 +24,7 @@ pub(crate) use socket::AdminSocket;
 pub use socket::Listen;
 
 mod status;
+mod upgrade;
 
 /// What the admin socket answers from.
 #[derive(Debug)]
@@ -38,6 +40,7 @@ pub(crate) struct Serving {
     pub(crate) relay: u16,
     pub(crate) pool: u16,
     pub(crate) orders: Orders,
+    pub(crate) upgrades: Upgrades,
 }
 
 impl Admin {

@@ -87,6 +87,10 @@ async fn answer(admin: &Admin, request: Request<Incoming>) -> Result<Vec<u8>, Re
             parse::<Nothing>(&body)?;
             json(&admin.status()?)
         }
+        path::UPGRADE => {
+            parse::<Nothing>(&body)?;
+            json(&admin.upgrade().await?)
+        }
         unknown => {
             let error = format!(
                 "this relay, version {}, knows no {unknown}: use its own `lanrage-relay ctl`",

@@ -1,8 +1,11 @@
 use std::fs::{self, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::UnixListener;
 
@@ -32,6 +35,8 @@ pub(crate) struct AdminSocket {
     pub(crate) listener: UnixListener,
     path: PathBuf,
     inode: u64,
+    /// Another process listens on: the file stays.
+    pub(crate) stays: Arc<AtomicBool>,
 }
 
 impl AdminSocket {
@@ -53,13 +58,30 @@ impl AdminSocket {
         fs::set_permissions(&temporary, Permissions::from_mode(0o600))?;
         let inode = fs::symlink_metadata(&temporary)?.ino();
         fs::rename(&temporary, path)?;
-        Ok(Self { listener, path: path.to_owned(), inode })
+        Ok(Self { listener, path: path.to_owned(), inode, stays: Arc::default() })
+    }
+
+    /// Listens on where the process before did; `None` if that was somewhere else.
+    pub(crate) fn adopt(path: &Path, listener: OwnedFd) -> io::Result<Option<Self>> {
+        let listener = UnixListener::from_std(StdUnixListener::from(listener))?;
+        let is_there = listener.local_addr()?.as_pathname().is_some_and(|bound| {
+            // It was bound under another name, and moved (see `bind`).
+            bound.parent() == path.parent()
+        });
+        match fs::symlink_metadata(path) {
+            Ok(file) if is_there && file.file_type().is_socket() => {
+                let (path, inode) = (path.to_owned(), file.ino());
+                Ok(Some(Self { listener, path, inode, stays: Arc::default() }))
+            }
+            _ => Ok(None),
+        }
     }
 }
 
 impl Drop for AdminSocket {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
+        let stays = self.stays.load(Ordering::Relaxed);
+        if !stays && fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
             let _already_gone = fs::remove_file(&self.path);
         }
     }

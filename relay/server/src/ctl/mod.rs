@@ -12,6 +12,7 @@ pub use failure::{EXIT_CODES, Failure};
 mod table;
 
 mod status;
+mod upgrade;
 
 use client::Client;
 
@@ -37,10 +38,23 @@ pub struct Ctl {
     command: Command,
 }
 
+const UPGRADE: &str = "\
+Hand over to a new process of the installed program, with the same arguments; nothing is lost.
+
+The relay starts the file that it was started from, gives it its sockets and leases, and ends once the
+new process serves. If the new one refuses, ends or hangs, the running one goes on and this says why.
+SIGUSR2 does the same. --listen, --shards, --leases and --state-dir must be as they were.
+
+A systemd unit: Type=notify, NotifyAccess=all, ExecReload=lanrage-relay ctl upgrade, and WatchdogSec=
+as you like: readiness and watchdog come from the threads that forward and bind.";
+
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Show the relay as a whole
     Status,
+    /// Hand over to a new process of the installed program; nothing is lost
+    #[command(long_about = UPGRADE)]
+    Upgrade,
 }
 
 impl Ctl {
@@ -61,6 +75,7 @@ impl Ctl {
         let output = Output { json: self.json };
         match self.command {
             Command::Status => status::show(&mut client, output).await,
+            Command::Upgrade => upgrade::upgrade(&mut client, output).await,
         }
     }
 }

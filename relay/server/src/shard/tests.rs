@@ -90,6 +90,8 @@ impl Scene {
             mesh: Arc::new(Mesh::new(roster, Sources::new(&[], &[]))).subscribe(),
             crossing: Vec::new(),
             pass: Pass::default(),
+            number: 0,
+            gate: Arc::new(Gate::open()),
         };
         let scene = Self { backend, relayer, relay, source, members, handles, _writer: writer };
         let segment = scene.frame(1, 2, 400);

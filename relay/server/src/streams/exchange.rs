@@ -21,6 +21,7 @@ use super::connection::Connection;
 use super::outlet::Parcel;
 use super::{Closed, Counts, Dropped, Refused, StreamsView, WAITING_LEN};
 use crate::clock::Clock;
+use crate::handover::ShardState;
 use crate::mesh::Subscription;
 use crate::queues::{Item, Queues};
 use crate::shard::{address, put_together};
@@ -131,7 +132,9 @@ impl Exchange {
         clock: Clock,
         view: Arc<StreamsView>,
     ) -> Self {
-        let ways = Ways { streams: BTreeMap::new(), batch, sockets, counts: Counts::default() };
+        let mut counts = Counts::default();
+        counts.stream_to_stream = view.shard.to_streams.load(Ordering::Relaxed);
+        let ways = Ways { streams: BTreeMap::new(), batch, sockets, counts };
         Self {
             core,
             mesh,
@@ -230,6 +233,15 @@ impl Exchange {
         self.view.shard.to_streams.store(counts.stream_to_stream, Ordering::Relaxed);
         self.view.shard.publish_streams(self.core.counters(), self.now_ms);
         self.view.publish(counts);
+    }
+
+    /// Sends what waits; what the next process goes on from.
+    pub(super) fn leave(&mut self) -> ShardState {
+        while self.is_backlogged() {
+            self.begin_pass();
+            self.end_pass();
+        }
+        self.view.shard.leave(self.core.counters(), self.ways.batch.tally())
     }
 
     /// Whether broadcasts wait for the next pass.

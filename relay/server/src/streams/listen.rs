@@ -1,10 +1,12 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU16;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::failure::Failure;
+use crate::handover::Taken;
 
 /// Connections that the kernel completes ahead of us.
 const BACKLOG: i32 = 1024;
@@ -20,13 +22,32 @@ const NOT_SENT: u32 = 32 << 10;
 pub(crate) struct Listeners(pub(super) Vec<TcpListener>);
 
 impl Listeners {
+    /// Those of the process before where they are bound as asked, else new ones.
+    ///
     /// # Errors
     /// [`Failure::BindStreams`], naming the address.
-    pub(crate) fn bind(addresses: &[SocketAddr]) -> Result<Self, Failure> {
-        let bound = addresses.iter().map(|&address| {
-            bind(address).map_err(|source| Failure::BindStreams { address, source })
-        });
-        Ok(Self(bound.collect::<Result<_, _>>()?))
+    pub(crate) fn open(
+        addresses: &[SocketAddr],
+        mut taken: Option<&mut Taken>,
+    ) -> Result<Self, Failure> {
+        let open = |(at, &address): (usize, &SocketAddr)| {
+            let before = taken.as_mut().and_then(|taken| taken.listener(&name(at)));
+            let before = before.map(TcpListener::from).filter(|listener| {
+                let is_asked = |bound: SocketAddr| {
+                    bound == address || (address.port() == 0 && bound.ip() == address.ip())
+                };
+                listener.local_addr().is_ok_and(is_asked)
+            });
+            before
+                .map_or_else(|| bind(address), Ok)
+                .map_err(|source| Failure::BindStreams { address, source })
+        };
+        Ok(Self(addresses.iter().enumerate().map(open).collect::<Result<_, _>>()?))
+    }
+
+    /// With the names under which another process takes them over.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
+        self.0.iter().enumerate().map(|(at, listener)| (name(at), listener.as_fd()))
     }
 
     /// Whether no streams are to be served.
@@ -43,6 +64,10 @@ impl Listeners {
     pub(crate) fn port(&self) -> Option<NonZeroU16> {
         NonZeroU16::new(self.addresses().next()?.port())
     }
+}
+
+fn name(at: usize) -> String {
+    format!("stream-{at}")
 }
 
 /// What is accepted inherits the options (`sk_clone_lock` in net/core/sock.c).

@@ -28,6 +28,7 @@ impl Parcel {
 struct Shared {
     parcels: ArrayQueue<Parcel>,
     arrived: Notify,
+    called: Notify,
 }
 
 /// The way of other threads to streams: bounded, allocated at start, never waited on. Each thread
@@ -41,7 +42,11 @@ pub(crate) struct Outlet {
 
 impl Outlet {
     pub(crate) fn new() -> Self {
-        let shared = Shared { parcels: ArrayQueue::new(PARCELS), arrived: Notify::new() };
+        let shared = Shared {
+            parcels: ArrayQueue::new(PARCELS),
+            arrived: Notify::new(),
+            called: Notify::new(),
+        };
         Self { shared: Some(Arc::new(shared)), is_due: false }
     }
 
@@ -78,6 +83,21 @@ impl Outlet {
     pub(crate) fn wake(&self) {
         if let Some(shared) = &self.shared {
             shared.arrived.notify_one();
+        }
+    }
+
+    /// Has the streams' thread look at its gate.
+    pub(crate) fn call(&self) {
+        if let Some(shared) = &self.shared {
+            shared.called.notify_one();
+        }
+    }
+
+    /// Waits for [`Outlet::call`].
+    pub(super) async fn called(&self) {
+        match &self.shared {
+            Some(shared) => shared.called.notified().await,
+            None => std::future::pending().await,
         }
     }
 

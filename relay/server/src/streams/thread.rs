@@ -19,6 +19,7 @@ use super::serve::{self, Shared};
 use super::socket::Listener;
 use super::{Listeners, StreamsView};
 use crate::clock::Clock;
+use crate::handover::{self, ShardState};
 use crate::mesh::Subscription;
 use crate::published::{Published, ShardView};
 use crate::queues::Queues;
@@ -44,6 +45,10 @@ pub(crate) struct StreamsThread {
     pub(crate) outlet: Outlet,
     pub(crate) clock: Clock,
     pub(crate) published: Arc<Published>,
+    /// What the process before has counted.
+    pub(crate) before: Option<ShardState>,
+    pub(crate) number: usize,
+    pub(crate) gate: Arc<handover::Gate<ShardState>>,
 }
 
 impl StreamsThread {
@@ -59,14 +64,18 @@ impl StreamsThread {
         LocalSet::new().block_on(&runtime, self.serve(stop))
     }
 
-    async fn serve(self, stop: &AtomicBool) -> anyhow::Result<()> {
+    async fn serve(mut self, stop: &AtomicBool) -> anyhow::Result<()> {
         let (mut key, mut number) = ([0; 16], [0; 8]);
         for random in [&mut key[..], &mut number] {
             getrandom::fill(random).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
         }
-        let batch = Batch::open(self.sender, SENDS).context("allocating the send queue")?;
+        let mut batch = Batch::open(self.sender, SENDS).context("allocating the send queue")?;
+        let before = self.before.unwrap_or_default();
+        self.core.resume(before.counters);
+        batch.resume(&before.kernel);
         let view =
             Arc::new(StreamsView::new(Arc::new(ShardView::new(Role::Streams, batch.counters()))));
+        view.shard.resume(&before);
         self.published.set_streams(view.clone());
         let exchange = Exchange::new(
             (self.core, self.mesh),
@@ -89,9 +98,16 @@ impl StreamsThread {
         }
         tokio::task::spawn_local(serve::exchange(shared.clone()));
         while !stop.load(Ordering::Relaxed) {
-            sleep(TICK).await;
-            // Keeps what is published fresh.
-            shared.outlet.wake();
+            if self.gate.is_closed() {
+                // Nothing else runs on this thread: no stream is read or written meanwhile.
+                let left = shared.exchange.borrow_mut().leave();
+                self.gate.wait(self.number, left, stop);
+            }
+            tokio::select! {
+                // Keeps what is published fresh.
+                () = sleep(TICK) => shared.outlet.wake(),
+                () = shared.outlet.called() => {}
+            }
         }
         Ok(())
     }
