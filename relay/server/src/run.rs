@@ -188,8 +188,9 @@ impl Parts {
                 let view = Arc::new(ShardView::new(backend.counters()));
                 // The other end waits for exactly this.
                 let _ = opened.send((backend.waker(), view.clone()));
-                let pass = Pass::default();
-                let mut relayer = Relayer { core, sockets: ids, queues, binder, clock, view, pass };
+                let (counters, pass) = (backend.counters(), Pass::default());
+                let mut relayer =
+                    Relayer { core, sockets: ids, queues, binder, clock, view, counters, pass };
                 forward(&mut backend, &mut relayer, stop).context("receiving")
             })?;
             threads.joins.push(join);

@@ -138,7 +138,10 @@ impl World {
         let (writer, reader) = lanrage_relay_table::new(Capacity::for_leases(leases)).unwrap();
         let classes = Classes::default();
         self.shard = Shard::new(RELAY, reader, classes.clone(), Stun::Answer);
-        self.binder = Binder::new(identity(), writer, classes, [0x66; 32], self.now);
+        self.nonces += 1;
+        let mut seed = [0x66; 32];
+        seed[..8].copy_from_slice(&self.nonces.to_be_bytes());
+        self.binder = Binder::new(identity(), writer, classes, seed, self.now);
         self.sent = 0;
         self.equip();
     }
