@@ -144,7 +144,7 @@ impl Parts {
         let (writer, reader) = table::new(config.capacity).context("allocating the lease table")?;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
-        let classes = Classes::default();
+        let classes = Classes::new(config.rate_classes.iter().copied());
         let identity = keys.binder_identity(enrolment);
         let core = Binder::new(identity, writer, classes.clone(), seed, self.clock.now());
         let queues = Arc::new(Queues::new());

@@ -3,12 +3,13 @@ use std::path::PathBuf;
 
 use lanrage_proto::api::EnrolmentToken;
 use lanrage_proto::party::{NAME_LEN_MAX, parse_authority, valid_name};
+use lanrage_relay_core::ClassLimits;
 use lanrage_relay_table::Capacity;
 use lanrage_relay_uring::probe::BackendChoice;
 use lanrage_relay_uring::{GsoMode, MAX_SOCKETS};
 use tracing_subscriber::EnvFilter;
 
-use super::{BackendSetting, ConfigError, GsoSetting, LogFormat, Settings, read_error};
+use super::{BackendSetting, ConfigError, GsoSetting, LogFormat, Settings, classes, read_error};
 
 const PORT: u16 = 51820;
 
@@ -33,6 +34,7 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     pub log: String,
     pub log_format: LogFormat,
+    pub rate_classes: Vec<(u8, ClassLimits)>,
 }
 
 impl Settings {
@@ -100,6 +102,7 @@ impl Settings {
             metrics_listen,
             log,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
+            rate_classes: classes::resolve(&self.rate_class.unwrap_or_default())?,
         })
     }
 }
@@ -132,6 +135,8 @@ impl Config {
             metrics_listen: Some(metrics.unwrap_or_else(|| "off".to_owned())),
             log: Some(self.log.clone()),
             log_format: Some(self.log_format),
+            rate_class: (!self.rate_classes.is_empty())
+                .then(|| classes::to_settings(&self.rate_classes)),
         })
     }
 }
