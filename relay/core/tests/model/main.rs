@@ -30,7 +30,7 @@ proptest! {
 }
 
 /// Stories that once failed.
-const KEPT: [u64; 0] = [];
+const KEPT: [u64; 1] = [1_882_585_446_744_324];
 const STEPS: usize = 10_000;
 
 /// Says which story failed.

@@ -179,7 +179,12 @@ impl Story {
         let result = open_bound(&answers[0].bytes, &mut initiator);
         self.binds.insert(at, (frame, now_ms));
         let expires = self.world.now.unix_s + 3_600;
-        self.claimed(at, (player.generation, expires), (player.stamp, 0), result);
+        let rank = (player.stamp, 0);
+        self.claimed(at, (player.generation, expires), rank, result);
+        if self.ranks.get(&at) != Some(&rank) {
+            // Refused before it was taken: it may be taken yet.
+            self.binds.remove(&at);
+        }
     }
 
     fn resume(&mut self, at: usize, is_late: bool) {
