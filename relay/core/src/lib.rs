@@ -18,6 +18,10 @@ pub mod rate;
 pub mod classes;
 pub use classes::{ClassLimits, Classes, Limits};
 
+/// Fairness while the way out is short.
+pub mod egress;
+pub use egress::SentTotals;
+
 /// The hot path: one shard's decisions.
 pub mod shard;
 pub use shard::{Answer, Class, Counters, Shard, Stun, Verdict, runs};

@@ -16,6 +16,7 @@ use crate::binder::{BinderThread, Orders};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::Link;
+use crate::egress::HostEgress;
 use crate::enrol::enrolment;
 use crate::failure::Failure;
 use crate::http::{self, Health};
@@ -159,6 +160,7 @@ impl Parts {
             sockets: ids.clone(),
             clock: self.clock,
             published: self.published.clone(),
+            egress: HostEgress::open(),
             sent: 0,
             send_failed: 0,
         };
@@ -188,9 +190,8 @@ impl Parts {
                 let view = Arc::new(ShardView::new(backend.counters()));
                 // The other end waits for exactly this.
                 let _ = opened.send((backend.waker(), view.clone()));
-                let (counters, pass) = (backend.counters(), Pass::default());
-                let mut relayer =
-                    Relayer { core, sockets: ids, queues, binder, clock, view, counters, pass };
+                let pass = Pass::default();
+                let mut relayer = Relayer { core, sockets: ids, queues, binder, clock, view, pass };
                 forward(&mut backend, &mut relayer, stop).context("receiving")
             })?;
             threads.joins.push(join);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lanrage_relay_core::{Class, Shard, Verdict, runs};
 use lanrage_relay_table::{Endpoint, LocalId};
-use lanrage_relay_uring::{Backend, Counters, Handler, Received, SendFailure, SocketId, Tx};
+use lanrage_relay_uring::{Backend, Handler, Received, SocketId, Tx};
 
 use crate::clock::Clock;
 use crate::published::ShardView;
@@ -28,8 +28,6 @@ pub(crate) struct Relayer {
     pub(crate) binder: Thread,
     pub(crate) clock: Clock,
     pub(crate) view: Arc<ShardView>,
-    /// The back end's.
-    pub(crate) counters: Arc<Counters>,
     pub(crate) pass: Pass,
 }
 
@@ -39,8 +37,6 @@ pub(crate) struct Pass {
     now_ms: u64,
     has_begun: bool,
     binder_has_work: bool,
-    /// Datagrams that were not sent for lack of room, as the core knows it.
-    egress_failed: u64,
     #[cfg(feature = "misdeliver")]
     former: Option<Endpoint>,
 }
@@ -114,12 +110,6 @@ impl Relayer {
         if !self.pass.has_begun {
             self.pass.has_begun = true;
             self.pass.now_ms = self.clock.ms();
-            let failed = [SendFailure::WouldBlock, SendFailure::NoBuffers]
-                .map(|failure| self.counters.tx_failed(failure))
-                .iter()
-                .sum();
-            self.core.egress_failed(failed - self.pass.egress_failed);
-            self.pass.egress_failed = failed;
             self.core.begin_pass(self.pass.now_ms);
         }
     }

@@ -68,11 +68,12 @@ impl Shard {
         let copies = copies as u64;
         self.counters.copies += copies;
         self.counters.planned += copies;
-        self.egress.count(copies, copies * len as u64);
         if let Ok(from) = self.table.source(handle) {
             let bytes = copies * len as u64;
             charge::copies(self.classes.of(rate_class), &from, self.now_ms, copies, bytes);
-            self.egress.charge(&from, self.now_ms, copies, bytes);
+            if let Some(share) = self.classes.share() {
+                charge::share(share, &from, self.now_ms, copies, bytes);
+            }
         }
     }
 }

@@ -23,7 +23,9 @@ use lanrage_proto::ids::{
 };
 use lanrage_proto::signed::{RelayCertificate, Ticket, TicketBody};
 use lanrage_proto::{Signature, TunnelKey};
-use lanrage_relay_core::{Binder, Classes, Identity, Now, Outcome, Shard, Stun, Verdict, runs};
+use lanrage_relay_core::{
+    Binder, Classes, DropReason, Identity, Now, Outcome, SentTotals, Shard, Stun, Verdict, runs,
+};
 use lanrage_relay_table::{Capacity, LocalId};
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -89,6 +91,7 @@ pub struct World {
     pub outcome: Option<Outcome>,
     /// Whether every step is followed by [`World::check`].
     pub is_checked: bool,
+    failed: u64,
     sent: u64,
     nonces: u64,
 }
@@ -125,6 +128,7 @@ impl World {
             signing,
             outcome: None,
             is_checked: true,
+            failed: 0,
             sent: 0,
             nonces: 0,
         };
@@ -142,7 +146,7 @@ impl World {
         let mut seed = [0x66; 32];
         seed[..8].copy_from_slice(&self.nonces.to_be_bytes());
         self.binder = Binder::new(identity(), writer, classes, seed, self.now);
-        self.sent = 0;
+        (self.sent, self.failed) = (0, 0);
         self.equip();
     }
 
@@ -233,6 +237,19 @@ impl World {
         }
         self.check();
         out
+    }
+
+    /// So many more of the shard's datagrams, `len` bytes each, were not sent for lack of room.
+    pub fn egress_failed(&mut self, datagrams: u64, len: u64) {
+        self.failed += datagrams;
+        let counters = self.shard.counters();
+        let sent = SentTotals {
+            datagrams: counters.planned,
+            bytes: counters.planned * len,
+            failed: self.failed,
+            cut: counters.dropped_for(DropReason::EgressShare),
+        };
+        self.binder.handle_sent(self.now, sent);
     }
 
     /// One more pass of the shard's loop without arrivals.

@@ -156,7 +156,7 @@ impl Story {
                 self.world.binder.set_session_cap(session, caps(packets)).unwrap();
             }
             Step::EgressFails { datagrams } => {
-                self.world.shard.egress_failed(datagrams);
+                self.world.egress_failed(datagrams, 100);
                 self.has_failed = true;
             }
             Step::Crash => self.crash(),
