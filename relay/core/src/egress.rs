@@ -13,8 +13,8 @@ pub(crate) const BURST_MS: u64 = 100;
 const CALM_MS: u64 = 1_000;
 /// What a datagram takes of a link beside its payload: Ethernet with preamble and gap 38, IP 20, UDP 8.
 const OVERHEAD: u64 = 66;
-/// The smallest share, in bytes a second: a datagram of full length every 10 ms.
-const SHARE_MIN: u64 = 150_000;
+/// The smallest share, in bytes a second: a datagram of full length every 100 ms.
+const SHARE_MIN: u64 = 15_000;
 
 /// What all shards have sent and not sent: counts that only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

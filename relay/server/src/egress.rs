@@ -30,7 +30,7 @@ impl HostEgress {
             let opened = File::open(path);
             opened.inspect_err(|error| tracing::warn!(path, %error, "send errors are unknown")).ok()
         };
-        Self { ipv4: open("/proc/self/net/snmp"), ipv6: open("/proc/self/net/snmp6") }
+        Self { ipv4: open("/proc/thread-self/net/snmp"), ipv6: open("/proc/thread-self/net/snmp6") }
     }
 
     /// Of all shards.

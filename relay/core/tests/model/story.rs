@@ -349,8 +349,10 @@ impl Story {
                 let is_own = member == player.member.number();
                 let home = match to {
                     Destination::Everyone if is_own => None,
-                    _ if is_own => Some(from),
-                    _ => self.target(player.session.0, member),
+                    Destination::One(_) if is_own => Some(from),
+                    Destination::Everyone | Destination::One(_) => {
+                        self.target(player.session.0, member)
+                    }
                 };
                 expected.extend(home.map(|home| (home, number as u8)));
             }
