@@ -6,11 +6,15 @@
 //! lanrage-instructions update counts.txt    writes the file
 //! lanrage-instructions run NAME             what callgrind watches
 //! ```
-#![expect(clippy::print_stdout, reason = "the figures are the program's output")]
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "the figures are the program's output"
+)]
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -21,7 +25,17 @@ use workload::Workload;
 /// room for edits elsewhere that move the compiler's choices.
 const TOLERANCE: f64 = 0.02;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check", file] => check(Path::new(file)),

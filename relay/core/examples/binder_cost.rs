@@ -29,15 +29,12 @@ const LEASES: u32 = 1000;
 const ROUNDS: usize = 9;
 
 fn main() {
-    let mut rounds: Vec<Round> = (0..ROUNDS).map(|_| Round::run()).collect();
-    let median = |of: fn(&Round) -> f64, rounds: &mut Vec<Round>| {
-        rounds.sort_by(|a, b| of(a).total_cmp(&of(b)));
-        of(&rounds[rounds.len() / 2])
-    };
-    for (name, of) in Round::FIGURES {
-        println!("{name:<36}{:>10.0} ns", median(of, &mut rounds));
+    let rounds: Vec<_> = (0..ROUNDS).map(|_| Round::run().figures()).collect();
+    for (at, (name, _)) in rounds[0].iter().enumerate() {
+        let mut values: Vec<_> = rounds.iter().map(|round| round[at].1).collect();
+        values.sort_by(f64::total_cmp);
+        println!("{name:<36}{:>12.3}", values[values.len() / 2]);
     }
-    println!("{:<36}{:>10.3}", "floor / (HELLO and BIND)", median(Round::ratio, &mut rounds));
 }
 
 /// Nanoseconds each.
@@ -50,16 +47,15 @@ struct Round {
 }
 
 impl Round {
-    const FIGURES: [(&str, fn(&Self) -> f64); 5] = [
-        ("floor of BIND", |round| round.floor),
-        ("HELLO", |round| round.hello),
-        ("BIND", |round| round.bind),
-        ("REBIND and REBIND_ANSWER", |round| round.rebind),
-        ("RESUME", |round| round.resume),
-    ];
-
-    fn ratio(&self) -> f64 {
-        self.floor / (self.hello + self.bind)
+    fn figures(&self) -> [(&'static str, f64); 6] {
+        [
+            ("floor of BIND, ns", self.floor),
+            ("HELLO, ns", self.hello),
+            ("BIND, ns", self.bind),
+            ("REBIND and REBIND_ANSWER, ns", self.rebind),
+            ("RESUME, ns", self.resume),
+            ("floor / (HELLO and BIND)", self.floor / (self.hello + self.bind)),
+        ]
     }
 
     fn run() -> Self {

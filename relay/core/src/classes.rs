@@ -9,6 +9,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::egress;
 use crate::rate::Rate;
 
 /// Bursts of every class: as many units as come in this time may come at once.
@@ -75,6 +76,8 @@ pub struct Classes {
     classes: Arc<[Class; 256]>,
     /// Of those that tickets name.
     configured: Arc<[ClassLimits]>,
+    /// What a lease may have sent while the way out is short; 0 while it is not.
+    share: Arc<AtomicU64>,
 }
 
 /// A class on one cache line.
@@ -138,6 +141,7 @@ impl Classes {
         let classes = Self {
             classes: Arc::new(std::array::from_fn(|_| Class::default())),
             configured: limits.map(|own| own.unwrap_or(class_0)).into(),
+            share: Arc::default(),
         };
         for class in 0..=u8::MAX {
             classes.set(class, &classes.limits(class));
@@ -152,6 +156,19 @@ impl Classes {
 
     pub(crate) fn of(&self, class: u8) -> &Class {
         &self.classes[usize::from(class)]
+    }
+
+    /// Of bytes a second and lease, while the way out is short.
+    pub(crate) fn share(&self) -> Option<Rate> {
+        match self.share.load(Ordering::Relaxed) {
+            0 => None,
+            cost => Some(Rate::of_cost(cost, egress::BURST_MS)),
+        }
+    }
+
+    pub(crate) fn set_share(&self, share: Option<u64>) {
+        let rate = share.map_or(Rate::UNLIMITED, |units| Rate::per_second(units, egress::BURST_MS));
+        self.share.store(rate.cost(), Ordering::Relaxed);
     }
 
     pub(crate) fn set(&self, class: u8, limits: &ClassLimits) {

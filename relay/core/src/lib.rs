@@ -20,6 +20,10 @@ pub use classes::{ClassLimits, Classes, Limits};
 /// Data between relays: keys, and what was seen.
 pub mod mesh;
 
+/// Fairness while the way out is short.
+pub mod egress;
+pub use egress::SentTotals;
+
 /// The hot path: one shard's decisions.
 pub mod shard;
 pub use shard::{Answer, Class, Counters, Shard, Stun, Verdict, runs};

@@ -91,7 +91,7 @@ impl Pairs {
                     }
                 }
             }
-            self.world.shard.egress_failed(failed as u64);
+            self.world.egress_failed(failed as u64, LEN as u64 + 16);
             link.pass_a_millisecond();
         }
         let delivered = link.delivered();

@@ -14,6 +14,7 @@ use lanrage_relay_uring::{Sender, SocketId};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
+use crate::egress::HostEgress;
 use crate::handover::{FrozenBinder, Gate};
 use crate::published::{BinderView, Published};
 use crate::queues::{Item, Queues};
@@ -99,6 +100,7 @@ pub(crate) struct BinderThread {
     pub(crate) outlet: Outlet,
     pub(crate) clock: Clock,
     pub(crate) published: Arc<Published>,
+    pub(crate) egress: HostEgress,
     pub(crate) sent: u64,
     pub(crate) send_failed: u64,
     pub(crate) gate: Arc<Gate<FrozenBinder>>,
@@ -122,6 +124,8 @@ impl BinderThread {
             self.obey();
             if self.core.poll_timeout() <= now.ms {
                 self.core.handle_timeout(now);
+                let sent = self.egress.sent(&self.published.shards());
+                self.core.handle_sent(now, sent);
                 self.publish();
             }
             let mut is_idle = true;

@@ -34,6 +34,7 @@ mod backoff;
 mod binder;
 mod clock;
 mod control;
+mod egress;
 mod enrol;
 mod every_minute;
 mod http;

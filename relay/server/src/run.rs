@@ -157,7 +157,8 @@ async fn serve(
         let frozen = taken.as_ref().map(Taken::ready).transpose()?;
         // What control said until the old binder stopped.
         let told = state.told(&enrolment.root)?;
-        let with = (identity, Classes::default(), seed, clock);
+        let classes = Classes::new(config.rate_classes.iter().copied());
+        let with = (identity, classes, seed, clock);
         let begin = match (&taken, frozen) {
             (Some(taken), Some(frozen)) => Begin::go_on(taken, &frozen, &enrolment, &told, with)?,
             _ => Begin::fresh(&estate, with)?,

@@ -18,6 +18,7 @@ use crate::binder::{BinderThread, Orders};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::ticket_keys;
+use crate::egress::HostEgress;
 use crate::failure::Failure;
 use crate::handover::{Estate, FrozenBinder, Gate, Halted, Running, ShardState, Taken, Waiting};
 use crate::mesh::Mesh;
@@ -156,6 +157,7 @@ impl Parts {
             outlet: outlet.clone(),
             clock: self.clock,
             published: self.published.clone(),
+            egress: HostEgress::open(),
             sent: begin.sent,
             send_failed: begin.send_failed,
             gate: begin.binder_gate.clone(),

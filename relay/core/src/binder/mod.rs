@@ -14,6 +14,7 @@ use rand_core::{RngCore as _, SeedableRng as _};
 use zeroize::Zeroizing;
 
 use crate::classes::Classes;
+use crate::egress::{Egress, SentTotals};
 
 mod outcome;
 pub use outcome::{BinderCounters, End, Outcome};
@@ -140,6 +141,7 @@ pub struct Binder {
     budgets: Budgets,
     classes: Classes,
     standing: Standing,
+    egress: Egress,
     timers: Timers,
     transmits: VecDeque<Transmit>,
     counters: BinderCounters,
@@ -205,6 +207,7 @@ impl Binder {
             budgets: Budgets::new(prefixes),
             classes,
             standing: Standing::default(),
+            egress: Egress::new(now.ms),
             timers: Timers::new(now.ms),
             transmits: VecDeque::new(),
             counters: BinderCounters::default(),
@@ -279,6 +282,12 @@ impl Binder {
     /// cost is a share of the binder's time.
     pub fn spent(&mut self, now: Now, ns: u64) {
         self.budgets.charge(now.ms, ns);
+    }
+
+    /// What the shards have sent by now, to be said every tenth of a second: while some of it fails, every
+    /// lease has its share of the way out.
+    pub fn handle_sent(&mut self, now: Now, sent: SentTotals) {
+        self.classes.set_share(self.egress.update(now.ms, sent));
     }
 
     /// A frame has used a pending lease: it becomes its member's own.

@@ -29,7 +29,7 @@ pub(super) enum Payer {
 pub(super) struct Backlog {
     slots: Box<[Slot]>,
     /// By slot, so that counting a session's does not touch the slots.
-    sessions: Box<[Option<SessionId>]>,
+    sessions: Box<[u64]>,
     first: usize,
     len: usize,
 }
@@ -46,7 +46,7 @@ impl Backlog {
         let slot = || Slot { broadcast: None, bytes: [0; DATAGRAM_LEN_MAX], len: 0 };
         Self {
             slots: (0..slots).map(|_| slot()).collect(),
-            sessions: vec![None; slots].into(),
+            sessions: vec![0; slots].into(),
             first: 0,
             len: 0,
         }
@@ -56,20 +56,23 @@ impl Backlog {
         self.len == 0
     }
 
-    /// Whether one more of the session's may wait: a session has at most half as many slots as are
-    /// left for others, so that no number of loud sessions fills the backlog (A. K. Choudhury and E. L.
-    /// Hahne, "Dynamic queue length thresholds", IEEE/ACM Trans. Networking 6(2), 1998).
+    /// Whether one more of the session's may wait: a session has at most a quarter as many as there is
+    /// room for, so that a loud one leaves room to others, and less the more are loud (A. K. Choudhury
+    /// and E. L. Hahne, "Dynamic queue length thresholds", IEEE/ACM Trans. Networking 6(2), 1998).
     pub(super) fn has_room(&self, session: SessionId) -> bool {
+        let (wrapped, waiting) = self.sessions.split_at(self.first);
+        let until_end = self.len.min(waiting.len());
+        let waiting = waiting[..until_end].iter().chain(&wrapped[..self.len - until_end]);
+        let own = waiting.filter(|other| **other == session.0).count();
         let free = self.slots.len() - self.len;
-        let own = self.sessions.iter().filter(|other| **other == Some(session)).count();
-        free > 0 && own <= free / 2
+        free > 0 && own <= free / 4
     }
 
     /// The caller has seen that there is room; `frame` is at most a datagram long.
     pub(super) fn push(&mut self, broadcast: Broadcast, frame: &[u8]) {
         debug_assert!(self.len < self.slots.len());
         let at = (self.first + self.len) % self.slots.len();
-        self.sessions[at] = Some(broadcast.session);
+        self.sessions[at] = broadcast.session.0;
         let slot = &mut self.slots[at];
         slot.broadcast = Some(broadcast);
         slot.bytes[..frame.len()].copy_from_slice(frame);
@@ -84,7 +87,6 @@ impl Backlog {
 
     pub(super) fn pop(&mut self) {
         if self.slots[self.first].broadcast.take().is_some() {
-            self.sessions[self.first] = None;
             self.first = (self.first + 1) % self.slots.len();
             self.len -= 1;
         }

@@ -62,13 +62,14 @@ impl Shard {
         self.counters.copies += copies;
         self.counters.planned += copies;
         let bytes = copies * len as u64;
-        self.egress.count(copies, bytes);
         let class = self.classes.of(rate_class);
         match payer {
             Payer::Lease(handle) => {
                 if let Ok(from) = self.table.source(handle) {
                     charge::copies(class, &from, self.now_ms, copies, bytes);
-                    self.egress.charge(&from, self.now_ms, copies, bytes);
+                    if let Some(share) = self.classes.share() {
+                        charge::share(share, &from, self.now_ms, copies, bytes);
+                    }
                 }
             }
             Payer::Session(chain) => {

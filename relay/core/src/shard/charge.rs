@@ -2,6 +2,8 @@ use lanrage_relay_table::{Budget, SessionLine, Source};
 
 use crate::classes::Class;
 use crate::drops::DropReason;
+use crate::egress;
+use crate::rate::Rate;
 
 /// What a run of frames asks of the buckets.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +102,19 @@ pub(super) fn session_copies(
     let limits = &class.session;
     charge_session(line, Budget::Copies, |at| limits.copies().charge(at, now_ms, copies));
     charge_session(line, Budget::Bytes, |at| limits.bytes().charge(at, now_ms, bytes));
+}
+
+/// How many frames of a load a lease's share of a short egress lets through.
+#[cold]
+pub(super) fn admit_share(share: Rate, from: &Source<'_>, load: Load) -> u64 {
+    share.admits(from.owner.egress(), load.now_ms, load.frames, egress::wire(1, load.bytes))
+}
+
+/// Charges what is sent for a lease while the egress is short.
+#[cold]
+pub(super) fn share(share: Rate, from: &Source<'_>, now_ms: u64, datagrams: u64, bytes: u64) {
+    let taken = egress::wire(datagrams, bytes);
+    from.owner.set_egress(share.charge(from.owner.egress(), now_ms, taken));
 }
 
 #[inline]

@@ -55,8 +55,9 @@ impl Shard {
             is_broadcast: destination == Destination::Everyone,
         };
         let (mut admitted, mut limit) = charge::admit(class, &from, load);
-        if self.egress.is_short() {
-            let fit = self.egress.admits(&from, load);
+        let share = self.classes.share();
+        if let Some(share) = share {
+            let fit = charge::admit_share(share, &from, load);
             if fit < admitted {
                 (admitted, limit) = (fit, DropReason::EgressShare);
             }
@@ -86,9 +87,10 @@ impl Shard {
                 .for_each(|header| overwrite_for_delivery(header, self.relay));
         }
         let (lease, bytes) = (*lease, len as u64);
-        if !matches!(to, Route::Members) {
-            self.egress.charge(&from, self.now_ms, admitted, bytes);
-            self.egress.count(admitted, bytes);
+        if let Some(share) = share
+            && !matches!(to, Route::Members)
+        {
+            charge::share(share, &from, self.now_ms, admitted, bytes);
         }
         match to {
             Route::Members => {

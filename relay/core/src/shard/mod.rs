@@ -28,7 +28,6 @@ mod backlog;
 mod broadcast;
 mod charge;
 mod data;
-mod egress;
 mod hints;
 mod mesh;
 pub use answer::Answer;
@@ -36,7 +35,6 @@ mod counters;
 pub use counters::Counters;
 
 use backlog::Backlog;
-use egress::Egress;
 use hints::Hints;
 use mesh::Mesh;
 
@@ -136,7 +134,6 @@ pub struct Shard {
     targets: Vec<Endpoint>,
     copies_left: usize,
     backlog: Backlog,
-    egress: Egress,
     activation: Option<Handle>,
     mesh: Option<Mesh>,
 }
@@ -155,7 +152,6 @@ impl Shard {
             targets: Vec::with_capacity(COPIES_PER_PASS),
             copies_left: COPIES_PER_PASS,
             backlog: Backlog::new(BACKLOG_LEN),
-            egress: Egress::new(),
             activation: None,
             mesh: None,
         }
@@ -188,13 +184,6 @@ impl Shard {
     pub fn begin_pass(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
         self.copies_left = COPIES_PER_PASS;
-        self.egress.begin_pass(now_ms, self.counters.planned);
-    }
-
-    /// So many datagrams more, of those the shell was told to send, were not sent for lack of room:
-    /// EAGAIN, ENOBUFS. While that happens every lease has its share of what can be sent.
-    pub const fn egress_failed(&mut self, datagrams: u64) {
-        self.egress.failed(datagrams);
     }
 
     /// Loads the lines of the lease that a later [`Shard::handle_run`] will look at.

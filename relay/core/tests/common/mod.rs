@@ -7,7 +7,7 @@
 )]
 
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ed25519_dalek::SigningKey;
 use lanrage_proto::datagram::{Kind, kind};
@@ -26,7 +26,9 @@ use lanrage_proto::signed::{RelayCertificate, Ticket, TicketBody};
 use lanrage_proto::{Signature, TunnelKey};
 use lanrage_relay_core::binder::{ThawError, binder_words};
 use lanrage_relay_core::shard::DELIVERED;
-use lanrage_relay_core::{Binder, Classes, Identity, Now, Outcome, Shard, Stun, Verdict, runs};
+use lanrage_relay_core::{
+    Binder, Classes, DropReason, Identity, Now, Outcome, SentTotals, Shard, Stun, Verdict, runs,
+};
 use lanrage_relay_table::{Capacity, Endpoint, LocalId};
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -102,6 +104,7 @@ pub struct World {
     pub outcome: Option<Outcome>,
     /// Whether every step is followed by [`World::check`].
     pub is_checked: bool,
+    failed: u64,
     sent: u64,
     nonces: u64,
     /// The table's memory and the binder's.
@@ -153,6 +156,7 @@ impl World {
             signing,
             outcome: None,
             is_checked: true,
+            failed: 0,
             sent: 0,
             nonces: 0,
             memory,
@@ -164,11 +168,18 @@ impl World {
 
     /// The relay dies and comes back with what it keeps on disk.
     pub fn crash(&mut self, leases: u32) {
-        let (writer, reader) = lanrage_relay_table::new(Capacity::for_leases(leases)).unwrap();
+        let [table, binder] = self.memory;
+        table.iter().chain(binder).for_each(|word| word.store(0, Ordering::Relaxed));
+        let (writer, reader) =
+            lanrage_relay_table::create(table, Capacity::for_leases(leases)).unwrap();
         let classes = Classes::default();
         self.shard = Shard::new(self.relay, reader, classes.clone(), Stun::Answer);
-        self.binder = Binder::new(identity(self.relay), writer, classes, [0x66; 32], self.now);
-        self.sent = 0;
+        self.nonces += 1;
+        let mut seed = [0x66; 32];
+        seed[..8].copy_from_slice(&self.nonces.to_be_bytes());
+        let own = identity(self.relay);
+        self.binder = Binder::new_in(binder, own, writer, classes, seed, self.now).unwrap();
+        (self.sent, self.failed) = (0, 0);
         self.equip();
     }
 
@@ -197,7 +208,7 @@ impl World {
         Binder::thaw(
             frozen,
             self.memory[1],
-            identity(),
+            identity(self.relay),
             writer,
             Classes::default(),
             [1; 32],
@@ -319,6 +330,19 @@ impl World {
         }
         self.check();
         out
+    }
+
+    /// So many more of the shard's datagrams, `len` bytes each, were not sent for lack of room.
+    pub fn egress_failed(&mut self, datagrams: u64, len: u64) {
+        self.failed += datagrams;
+        let counters = self.shard.counters();
+        let sent = SentTotals {
+            datagrams: counters.planned,
+            bytes: counters.planned * len,
+            failed: self.failed,
+            cut: counters.dropped_for(DropReason::EgressShare),
+        };
+        self.binder.handle_sent(self.now, sent);
     }
 
     /// One more pass of the shard's loop without arrivals.

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 mod resolved;
 pub use resolved::Config;
 
+mod classes;
+pub use classes::{LimitsSetting, RateClassSetting, RateClasses};
 mod number;
 
 /// The environment's name for the one-time enrolment token; it is no flag, for argv is public.
@@ -80,6 +82,9 @@ pub struct Settings {
     /// How logs look [default: text]
     #[arg(long, env = "LANRAGE_RELAY_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+    /// Rate classes that are not the relay's own, in the file alone.
+    #[arg(skip)]
+    pub rate_class: Option<RateClasses>,
 }
 
 /// See [`lanrage_relay_uring::probe::BackendChoice`].
@@ -194,6 +199,7 @@ impl Settings {
             admin_socket: self.admin_socket.or(other.admin_socket),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
+            rate_class: self.rate_class.or(other.rate_class),
         }
     }
 }

@@ -3,13 +3,15 @@ use std::path::{Path, PathBuf};
 
 use lanrage_proto::api::EnrolmentToken;
 use lanrage_proto::party::{NAME_LEN_MAX, parse_authority, valid_name};
+use lanrage_relay_core::ClassLimits;
 use lanrage_relay_table::Capacity;
 use lanrage_relay_uring::probe::BackendChoice;
 use lanrage_relay_uring::{GsoMode, MAX_SOCKETS};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    BackendSetting, ConfigError, GsoSetting, LogFormat, Settings, SteeringSetting, read_error,
+    BackendSetting, ConfigError, GsoSetting, LogFormat, Settings, SteeringSetting, classes,
+    read_error,
 };
 
 const PORT: u16 = 51820;
@@ -40,6 +42,7 @@ pub struct Config {
     pub admin_socket: Option<PathBuf>,
     pub log: String,
     pub log_format: LogFormat,
+    pub rate_classes: Vec<(u8, ClassLimits)>,
 }
 
 impl Settings {
@@ -117,6 +120,7 @@ impl Settings {
             admin_socket,
             log,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
+            rate_classes: classes::resolve(&self.rate_class.unwrap_or_default())?,
         })
     }
 }
@@ -152,6 +156,8 @@ impl Config {
             admin_socket: Some(self.admin_socket.clone().unwrap_or_else(|| "off".into())),
             log: Some(self.log.clone()),
             log_format: Some(self.log_format),
+            rate_class: (!self.rate_classes.is_empty())
+                .then(|| classes::to_settings(&self.rate_classes)),
         })
     }
 }
