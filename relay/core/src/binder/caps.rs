@@ -87,7 +87,7 @@ impl Standing {
         let lease = who.and_then(|who| self.leases.get(&(of, who)));
         let session = self.sessions.get(&of);
         Combination {
-            class: if ticket.0 < TICKET_CLASSES { ticket.0 } else { 0 },
+            class: known(ticket),
             lease: lease.copied().unwrap_or_default(),
             session: session.copied().unwrap_or_default(),
         }
@@ -97,6 +97,11 @@ impl Standing {
     fn ticket_class(&self, class: u8) -> RateClass {
         let slot = class.checked_sub(TICKET_CLASSES).map(usize::from);
         RateClass(slot.map_or(class, |at| self.slots[at].unwrap_or_default().class))
+    }
+
+    /// Whether a lease of this class has what a ticket of that class gives.
+    pub(super) fn is_of(&self, class: u8, ticket: RateClass) -> bool {
+        self.ticket_class(class) == RateClass(known(ticket))
     }
 
     /// Caps of sessions, caps of leases, slots: each its count and entries.
@@ -283,6 +288,11 @@ impl Binder {
             *slot = slot.filter(|combination| is_used || needed.contains(combination));
         }
     }
+}
+
+/// Classes that no ticket should name are class 0.
+const fn known(ticket: RateClass) -> u8 {
+    if ticket.0 < TICKET_CLASSES { ticket.0 } else { 0 }
 }
 
 fn put<K: Ord>(map: &mut BTreeMap<K, Caps>, key: K, caps: Option<Caps>) -> Option<Caps> {

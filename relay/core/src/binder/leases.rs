@@ -101,7 +101,7 @@ impl Binder {
             lease.endpoint == endpoint
                 && record.instance == claim.instance
                 && record.generation == claim.generation
-                && lease.rate_class == claim.rate_class.0
+                && self.standing.is_of(lease.rate_class, claim.rate_class)
         });
         if let Some((lease, record)) = same {
             let renewed = Record {

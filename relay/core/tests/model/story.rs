@@ -133,7 +133,6 @@ impl Story {
             Step::Release { player } => self.release(player),
             Step::Kick { player } => self.kick(player),
             Step::Wait { ms } => self.wait(ms),
-            Step::Upgrade => self.world.upgrade(),
             Step::Train { player, to, segments } => {
                 let to = Destination::One(Member::new(to).unwrap());
                 self.send(player, &vec![to; segments]);
@@ -161,6 +160,7 @@ impl Story {
                 self.has_failed = true;
             }
             Step::Crash => self.crash(),
+            Step::Upgrade => self.world.upgrade(),
             Step::ControlLost => self.world.binder.control_lost(),
             Step::ControlFound => self.world.binder.control_found(self.world.now),
         }
