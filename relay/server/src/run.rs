@@ -162,6 +162,10 @@ async fn serve(
         parts.published.has_control.store(begin.has_control, Ordering::Relaxed);
         let threads = parts.start(&config, &enrolment, begin, sockets)?;
         if let Some(taken) = &taken {
+            if threads.wakers.len() < config.shards {
+                let failure = is_lost.recv().await;
+                return Err(failure.expect("a shard that did not open says why"));
+            }
             taken.armed()?;
             state.lock().claim();
             operators.serve();

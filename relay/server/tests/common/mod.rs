@@ -172,6 +172,7 @@ impl Relay {
 pub struct Client {
     pub socket: UdpSocket,
     relay: SocketAddr,
+    pub session: SessionId,
     pub member: Member,
     private: [u8; 32],
     stamp: u64,
@@ -185,6 +186,7 @@ impl Client {
         Self {
             socket,
             relay,
+            session: SessionId(0xabc),
             member: Member::new(member).unwrap(),
             private: [member; 32],
             stamp: 0,
@@ -231,7 +233,7 @@ impl Client {
         let ticket = TicketBody {
             key_id: KeyId(1),
             pool: POOL,
-            session: SessionId(0xabc),
+            session: self.session,
             member: self.member,
             generation: Generation(1),
             rate_class: RateClass(0),
