@@ -376,11 +376,11 @@ fn a_new_process_that_cannot_serve_changes_nothing() {
         let (says, settings) = match round {
             0 => {
                 relay.install_script("exit 1");
-                ("did not get ready", LEASES)
+                ("the new process", LEASES)
             }
             1 => {
                 relay.install_script("kill -SEGV $$");
-                ("did not get ready", LEASES)
+                ("the new process", LEASES)
             }
             2 => {
                 std::fs::remove_file(relay.program()).unwrap();
