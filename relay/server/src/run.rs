@@ -168,6 +168,10 @@ async fn serve(
         let tls = listeners.port().map(|port| TlsAccess { port, key });
         let threads = parts.start(&config, &keys, &enrolment, begin, steered, listeners)?;
         if let Some(taken) = &taken {
+            if threads.wakers.len() < config.shards {
+                let failure = is_lost.recv().await;
+                return Err(failure.expect("a shard that did not open says why"));
+            }
             taken.armed()?;
             state.lock().claim();
             operators.serve();

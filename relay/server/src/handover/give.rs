@@ -211,7 +211,12 @@ fn offer(channel: &Channel, estate: &Estate) -> Result<(), GiveError> {
 }
 
 fn send(channel: &Channel, message: &Message, with: &[BorrowedFd<'_>]) -> Result<(), GiveError> {
-    channel.send(message, with).map_err(|source| lost("is gone", source))
+    let Err(source) = channel.send(message, with) else { return Ok(()) };
+    // It may have said why before it went.
+    match channel.receive(Duration::from_millis(1)) {
+        Ok((Message::Refused(why), _)) => Err(GiveError::Refused(why)),
+        _ => Err(lost("is gone", source)),
+    }
 }
 
 fn expect(

@@ -38,4 +38,5 @@ pub use give::{Estate, GiveError, Halt, Idle, Memory, give};
 mod take;
 pub(crate) use take::{Taken, take};
 mod upgrade;
+pub use upgrade::start;
 pub(crate) use upgrade::{Running, Upgrades, offer_upgrades};

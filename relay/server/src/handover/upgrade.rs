@@ -1,6 +1,7 @@
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -22,6 +23,19 @@ use crate::systemd::Notifier;
 const BINDER_PATIENCE: Duration = Duration::from_secs(2);
 /// For the answer to who asked, on its way through the admin socket.
 const FAREWELL: Duration = Duration::from_millis(100);
+
+/// Starts a relay that takes over from this process, by [`super::give`]; the command is one that would
+/// start it by itself, `run` and its settings.
+///
+/// # Errors
+/// What the kernel says.
+pub fn start(command: &mut Command) -> io::Result<(Channel, Child)> {
+    let (channel, other) = Channel::pair()?;
+    let child = command.env(VARIABLE, STDIN).stdin(Stdio::from(other)).spawn()?;
+    // With it goes the other end: when the new process ends, the socket is closed.
+    command.stdin(Stdio::null());
+    Ok((channel, child))
+}
 
 /// Where to ask for an upgrade; the answer is the new process's id.
 pub(crate) type Upgrades = mpsc::Sender<oneshot::Sender<Result<u32, String>>>;
@@ -81,15 +95,11 @@ pub(crate) async fn offer_upgrades(
 
 impl Running {
     fn upgrade(&self) -> anyhow::Result<u32> {
-        let (channel, other) = Channel::pair().context("making a socket")?;
-        let mut child = Command::new(&self.program)
-            .args(&self.arguments)
-            .env(VARIABLE, STDIN)
-            // It names this process (sd_watchdog_enabled(3)).
-            .env_remove("WATCHDOG_PID")
-            .stdin(Stdio::from(other))
-            .spawn()
-            .with_context(|| format!("starting {}", self.program.display()))?;
+        let mut command = Command::new(&self.program);
+        // It names this process (sd_watchdog_enabled(3)).
+        command.args(&self.arguments).env_remove("WATCHDOG_PID");
+        let (channel, mut child) =
+            start(&mut command).with_context(|| format!("starting {}", self.program.display()))?;
         let pid = child.id();
         let kill = || {
             // It may be dead already, and nobody else waits for it.

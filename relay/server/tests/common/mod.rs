@@ -182,6 +182,7 @@ impl Relay {
 pub struct Client {
     pub socket: UdpSocket,
     relay: SocketAddr,
+    pub session: SessionId,
     pub member: Member,
     stamp: u64,
 }
@@ -191,7 +192,8 @@ impl Client {
         let socket = UdpSocket::bind((relay.ip(), 0)).unwrap();
         socket.connect(relay).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        Self { socket, relay, member: Member::new(member).unwrap(), stamp: 0 }
+        let member = Member::new(member).unwrap();
+        Self { socket, relay, session: SessionId(0xabc), member, stamp: 0 }
     }
 
     /// Goes on from a new port.
@@ -231,7 +233,8 @@ impl Client {
     pub fn bind(&mut self) -> Lease {
         self.stamp += 1;
         let challenge = self.challenge();
-        let (bind, mut initiator) = bind_frame(&challenge, self.member, self.stamp);
+        let who = (self.session, self.member);
+        let (bind, mut initiator) = bind_frame(&challenge, who, self.stamp);
         let answer = self.ask(&bind).unwrap();
         let payload = initiator.finish(Bound::decode(&answer).unwrap().noise).unwrap();
         match BindResult::decode(&payload).unwrap() {
@@ -270,13 +273,17 @@ impl Client {
 }
 
 /// A BIND of a member of the one session, with the key that its number is.
-pub fn bind_frame(challenge: &Challenge, member: Member, stamp: u64) -> (Vec<u8>, Initiator) {
+pub fn bind_frame(
+    challenge: &Challenge,
+    (session, member): (SessionId, Member),
+    stamp: u64,
+) -> (Vec<u8>, Initiator) {
     let private = [member.number(); 32];
     let relay = challenge.certificate.relay;
     let ticket = TicketBody {
         key_id: KeyId(1),
         pool: POOL,
-        session: SessionId(0xabc),
+        session,
         member,
         generation: Generation(1),
         rate_class: RateClass(0),

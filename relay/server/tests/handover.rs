@@ -1,0 +1,522 @@
+//! Upgrades of the real program under traffic, and a relay that begins with leases it was given.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use common::{Client, eventually, prepare};
+use lanrage_proto::frame::bind::Lease;
+use lanrage_proto::frame::control::Message;
+use lanrage_proto::frame::data::Sent;
+use lanrage_proto::ids::{Destination, Generation, Member, RateClass, RelayId, SessionId};
+use lanrage_relay::handover::{self, Estate, GiveError, Idle, Memory};
+use lanrage_relay::state::StateDir;
+use lanrage_relay_core::{Binder, GivenLease, Now};
+use lanrage_relay_table::{Capacity, LocalId};
+use lanrage_relay_uring::{SocketOptions, Sockets, bind};
+
+const LEASES: u32 = 1024;
+
+fn free_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The program in a file of its own, so that another can be installed in its place.
+struct Installed {
+    dir: tempfile::TempDir,
+    udp: SocketAddr,
+    metrics: SocketAddr,
+    child: Option<Child>,
+}
+
+impl Installed {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(&dir.path().join("state"));
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let (udp, metrics) = (address(free_port()), address(free_port()));
+        let installed = Self { dir, udp, metrics, child: None };
+        installed.install(Path::new(env!("CARGO_BIN_EXE_lanrage-relay")));
+        installed
+    }
+
+    fn program(&self) -> PathBuf {
+        self.dir.path().join("lanrage-relay")
+    }
+
+    /// As a package manager does: a new file under the old name.
+    fn install(&self, program: &Path) {
+        let temporary = self.dir.path().join("new");
+        std::fs::copy(program, &temporary).unwrap();
+        std::fs::set_permissions(&temporary, PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::rename(&temporary, self.program()).unwrap();
+    }
+
+    fn install_script(&self, script: &str) {
+        let file = self.dir.path().join("script");
+        std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        self.install(&file);
+    }
+
+    fn configure(&self, backend: &str, leases: u32) {
+        let settings = format!(
+            "state_dir = {:?}\nlisten = [\"{}\", \"[::1]:{}\"]\nadvertise = []\nshards = 2\n\
+             leases = {leases}\nmetrics_listen = \"{}\"\nbackend = \"{backend}\"\n\
+             admin_socket = {:?}\n",
+            self.dir.path().join("state"),
+            self.udp,
+            self.udp.port(),
+            self.metrics,
+            self.dir.path().join("admin.sock"),
+        );
+        std::fs::write(self.dir.path().join("relay.toml"), settings).unwrap();
+    }
+
+    fn run(&self) -> Command {
+        let mut command = Command::new(self.program());
+        command.args(["run", "--config"]).arg(self.dir.path().join("relay.toml"));
+        command.stdout(Stdio::null()).stderr(Stdio::from(self.log()));
+        command
+    }
+
+    fn log(&self) -> std::fs::File {
+        let log = self.dir.path().join("log");
+        std::fs::File::options().create(true).append(true).open(log).unwrap()
+    }
+
+    fn logged(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    fn start(&mut self) {
+        self.child = Some(self.run().spawn().unwrap());
+        self.until_ready();
+    }
+
+    fn until_ready(&self) {
+        let is_ready = || self.scrape().is_some_and(|page| page["lanrage_relay_ready"] == 1.0);
+        eventually("the relay to be ready", is_ready);
+    }
+
+    /// By the command line, from the program as it was built.
+    fn upgrade(&self) -> Result<String, String> {
+        let done = Command::new(env!("CARGO_BIN_EXE_lanrage-relay"))
+            .args(["ctl", "upgrade", "--json", "--socket"])
+            .arg(self.dir.path().join("admin.sock"))
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        if done.status.success() { Ok(text(done.stdout)) } else { Err(text(done.stderr)) }
+    }
+
+    fn scrape(&self) -> Option<BTreeMap<String, f64>> {
+        let mut stream = TcpStream::connect(self.metrics).ok()?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: r\r\nConnection: close\r\n\r\n").ok()?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page).ok()?;
+        let samples = page.lines().filter(|line| !line.starts_with('#'));
+        let sample = |line: &str| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        let page: BTreeMap<_, _> = samples.filter_map(sample).collect();
+        page.contains_key("lanrage_relay_ready").then_some(page)
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        self.scrape().unwrap()[name]
+    }
+
+    /// The process that serves now.
+    fn pid(&self) -> i32 {
+        self.owner().expect("the lock names the relay")
+    }
+
+    fn owner(&self) -> Option<i32> {
+        let lock = std::fs::read_to_string(self.dir.path().join("state/lock")).ok()?;
+        lock.trim().parse().ok().filter(|pid| *pid != std::process::id() as i32)
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            println!("{}", self.logged());
+        }
+        if let Some(mut child) = self.child.take() {
+            // It is reaped below, or has handed over and is another's child.
+            if let Some(pid) = self.owner().and_then(rustix::process::Pid::from_raw) {
+                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            let _gone = child.kill();
+            let _reaped = child.wait();
+        }
+    }
+}
+
+/// Numbered frames from one member to another, or to everyone.
+struct Flow {
+    stop: Arc<AtomicBool>,
+    sender: JoinHandle<u64>,
+    receivers: Vec<JoinHandle<BTreeSet<u64>>>,
+}
+
+impl Flow {
+    fn start(from: &Client, lease: &Lease, to: Destination, sinks: &[&Client]) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(AtomicU64::new(u64::MAX));
+        let receivers = sinks.iter().map(|sink| {
+            let (socket, sent) = (sink.socket.try_clone().unwrap(), sent.clone());
+            // What the relay sends at once must not be lost where this test is slow.
+            rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 16 << 20).unwrap();
+            let from = from.member.number();
+            thread::spawn(move || receive(&socket, from, &sent))
+        });
+        let receivers = receivers.collect();
+        let (socket, header) = (from.socket.try_clone().unwrap(), from.frame(lease, to, b""));
+        // Three copies each, and a lease may have 10,000 a second.
+        let pause = if to == Destination::Everyone { 2 } else { 1 };
+        let pause = Duration::from_millis(pause);
+        let sender = thread::spawn({
+            let stop = stop.clone();
+            move || {
+                let mut number = 0u64;
+                while !stop.load(Ordering::Relaxed) {
+                    // A burst, which comes as a train.
+                    for _ in 0..4 {
+                        let frame = [header.as_slice(), &number.to_be_bytes()].concat();
+                        socket.send(&frame).unwrap();
+                        number += 1;
+                    }
+                    thread::sleep(pause);
+                }
+                sent.store(number, Ordering::Relaxed);
+                number
+            }
+        });
+        Self { stop, sender, receivers }
+    }
+
+    /// Nothing is missing at any receiver.
+    fn finish(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        let sent = self.sender.join().unwrap();
+        for receiver in self.receivers {
+            let received = receiver.join().unwrap();
+            let missing: Vec<u64> = (0..sent).filter(|n| !received.contains(n)).collect();
+            assert!(missing.is_empty(), "{} of {sent} lost: {missing:?}", missing.len());
+        }
+        sent
+    }
+}
+
+/// Until all are there, or nothing comes for two seconds.
+fn receive(socket: &UdpSocket, from: u8, sent: &AtomicU64) -> BTreeSet<u64> {
+    let mut numbers = BTreeSet::new();
+    let mut buffer = [0; 2048];
+    while (numbers.len() as u64) < sent.load(Ordering::Relaxed) {
+        match socket.recv(&mut buffer) {
+            Ok(24) if buffer[7] == from => {
+                numbers.insert(u64::from_be_bytes(buffer[16..24].try_into().unwrap()));
+            }
+            Ok(_) => {}
+            Err(_) if sent.load(Ordering::Relaxed) == u64::MAX => {}
+            Err(_) => break,
+        }
+    }
+    numbers
+}
+
+/// Binds, uses, moves and releases without end; how many rounds.
+fn churn(relay: SocketAddr, member: u8, stop: &AtomicBool) -> u64 {
+    let mut client = Client::new(relay, member);
+    // Where nobody broadcasts.
+    client.session = SessionId(0xdef);
+    let mut rounds = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let lease = client.bind();
+        assert!(client.probe(&lease), "member {member}, round {rounds}");
+        client.move_away();
+        let Some(Message::RebindChallenge(cookie)) = client.control(&lease, Message::Rebind, 1)
+        else {
+            panic!("no challenge for member {member} in round {rounds}");
+        };
+        let rebound = client.control(&lease, Message::RebindAnswer(cookie), 2);
+        assert_eq!(rebound, Some(Message::Rebound(client.socket.local_addr().unwrap())));
+        assert!(client.probe(&lease), "member {member}, round {rounds}");
+        client.socket.send(&Message::Release.seal(&lease.key_to_relay, lease.handle, 3)).unwrap();
+        rounds += 1;
+        // Below the binder's budget for one prefix, 100 a second.
+        thread::sleep(Duration::from_millis(40));
+    }
+    rounds
+}
+
+fn one(member: u8) -> Destination {
+    Destination::One(Member::new(member).unwrap())
+}
+
+/// No counter falls, whoever serves.
+fn assert_counts_go_on(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) {
+    for (name, value) in before {
+        if name.contains("_total") || name.contains("_bucket") {
+            assert!(after[name] >= *value, "{name} fell from {value} to {}", after[name]);
+        }
+    }
+}
+
+fn skew(page: &BTreeMap<String, f64>) -> f64 {
+    page.iter().filter(|(name, _)| name.contains("accounting_skew")).map(|(_, value)| value).sum()
+}
+
+/// Upgrades under flows, broadcasts, binds and rebinds; `step` does one upgrade, whatever comes of it.
+fn under_traffic(relay: &Installed, rounds: usize, mut step: impl FnMut(usize)) {
+    let mut clients: Vec<Client> = (1..=4).map(|member| Client::new(relay.udp, member)).collect();
+    let leases: Vec<Lease> = clients.iter_mut().map(Client::bind).collect();
+    for (client, lease) in clients.iter().zip(&leases) {
+        assert!(client.probe(lease));
+    }
+    eventually("the leases", || relay.metric("lanrage_relay_leases{state=\"active\"}") == 4.0);
+    let [a, b, c, d] = std::array::from_fn(|at| &clients[at]);
+    let flows = [
+        Flow::start(a, &leases[0], one(2), &[b]),
+        Flow::start(c, &leases[2], Destination::Everyone, &[d]),
+    ];
+    let stop = Arc::new(AtomicBool::new(false));
+    let churns: Vec<_> = (10..12)
+        .map(|member| {
+            let (udp, stop) = (relay.udp, stop.clone());
+            thread::spawn(move || churn(udp, member, &stop))
+        })
+        .collect();
+    let mut page = relay.scrape().unwrap();
+    for round in 0..rounds {
+        thread::sleep(Duration::from_millis(100));
+        step(round);
+        let next = relay.scrape().unwrap();
+        assert_counts_go_on(&page, &next);
+        page = next;
+    }
+    thread::sleep(Duration::from_millis(100));
+    stop.store(true, Ordering::Relaxed);
+    for churn in churns {
+        assert!(churn.join().unwrap() > 0);
+    }
+    let sent: u64 = flows.into_iter().map(Flow::finish).sum();
+    assert!(sent > 0);
+    eventually("only the flows' leases", || {
+        relay.metric("lanrage_relay_leases{state=\"active\"}") == 4.0
+    });
+    let ended = "lanrage_relay_leases_ended_total{cause=\"idle\"}";
+    assert_eq!(relay.metric(ended), 0.0);
+    eventually("skew 0", || skew(&relay.scrape().unwrap()) == 0.0);
+    let dropped = relay.scrape().unwrap();
+    let dropped = dropped.iter().filter(|(name, value)| {
+        name.starts_with("lanrage_relay_packets_dropped_total") && **value > 0.0
+    });
+    assert_eq!(dropped.count(), 0);
+}
+
+fn upgrades_lose_nothing(backends: [&str; 2]) {
+    let mut relay = Installed::new();
+    relay.configure(backends[0], LEASES);
+    relay.start();
+    let mut last = relay.pid();
+    let rounds = if std::env::var_os("LANRAGE_SOAK").is_some() { 100 } else { 3 };
+    under_traffic(&relay, rounds, |round| {
+        let backend = backends[(round + 1) % 2];
+        relay.configure(backend, LEASES);
+        let said = relay.upgrade().unwrap();
+        let pid = said.trim().strip_prefix("{\"pid\":").unwrap().strip_suffix('}').unwrap();
+        let pid = pid.parse().unwrap();
+        assert_ne!(pid, last);
+        last = pid;
+        eventually("the new process to name itself", || relay.owner() == Some(pid));
+        let in_use = format!("lanrage_relay_io_backend{{backend=\"{backend}\"}}");
+        assert_eq!(relay.metric(&in_use), 1.0);
+    });
+    let first = relay.child.as_mut().unwrap().wait().unwrap();
+    assert_eq!(first.code(), Some(0), "the first process has ended");
+    let starts = relay.scrape().unwrap();
+    assert!(starts["lanrage_relay_leases_begun_total"] >= 6.0);
+}
+
+#[test]
+fn upgrades_on_io_uring_lose_nothing() {
+    upgrades_lose_nothing(["io_uring"; 2]);
+}
+
+#[test]
+fn upgrades_on_recvmmsg_lose_nothing() {
+    upgrades_lose_nothing(["recvmmsg"; 2]);
+}
+
+#[test]
+fn upgrades_between_the_back_ends_lose_nothing() {
+    upgrades_lose_nothing(["io_uring", "recvmmsg"]);
+}
+
+#[test]
+fn a_new_process_that_cannot_serve_changes_nothing() {
+    let mut relay = Installed::new();
+    relay.configure("auto", LEASES);
+    relay.start();
+    let pid = relay.pid();
+    under_traffic(&relay, 5, |round| {
+        let (says, settings) = match round {
+            0 => {
+                relay.install_script("exit 1");
+                ("the new process", LEASES)
+            }
+            1 => {
+                relay.install_script("kill -SEGV $$");
+                ("the new process", LEASES)
+            }
+            2 => {
+                std::fs::remove_file(relay.program()).unwrap();
+                ("starting", LEASES)
+            }
+            3 => {
+                relay.install(Path::new(env!("CARGO_BIN_EXE_lanrage-relay")));
+                ("leases is 9, and was 1024", 9)
+            }
+            _ => {
+                relay.install_script("sleep 60");
+                ("did not get ready", LEASES)
+            }
+        };
+        relay.configure("auto", settings);
+        let error = relay.upgrade().unwrap_err();
+        assert!(error.contains(says), "round {round}: {error}");
+        assert_eq!(relay.pid(), pid);
+    });
+    // And then one that can.
+    relay.configure("auto", LEASES);
+    relay.install(Path::new(env!("CARGO_BIN_EXE_lanrage-relay")));
+    relay.upgrade().unwrap();
+    eventually("another process", || relay.owner().is_some_and(|owner| owner != pid));
+    relay.until_ready();
+}
+
+#[test]
+fn sigusr2_upgrades() {
+    let mut relay = Installed::new();
+    relay.configure("auto", LEASES);
+    relay.start();
+    let pid = relay.pid();
+    let process = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::USR2).unwrap();
+    eventually("another process", || relay.owner().is_some_and(|owner| owner != pid));
+    relay.until_ready();
+}
+
+/// A process that is no relay gives what one begins with.
+struct Giver {
+    installed: Installed,
+    estate: Estate,
+    idle: Idle,
+    leases: Vec<(UdpSocket, u32, u32)>,
+}
+
+const MEMBERS: u8 = 4;
+
+impl Giver {
+    fn new() -> Self {
+        let installed = Installed::new();
+        installed.configure("auto", LEASES);
+        let state = StateDir::open(&installed.dir.path().join("state")).unwrap();
+        let identity = state.keys().unwrap().binder_identity(&state.enrolment().unwrap().unwrap());
+        let listen =
+            vec![installed.udp, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], installed.udp.port()))];
+        let sockets = bind(&listen, 2, &SocketOptions::default()).unwrap();
+        let capacity = Capacity::for_leases(LEASES);
+        let memory = Memory::new(capacity).unwrap();
+        let (table, _) = lanrage_relay_table::create(memory.table.words(), capacity).unwrap();
+        let now = Now { ms: 0, unix_s: common::unix_s() };
+        let words = memory.binder.words();
+        let mut binder = Binder::new_in(words, identity, table, [7; 32], now).unwrap();
+        let leases = (1..=MEMBERS).map(|member| {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.connect(installed.udp).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            let given = GivenLease {
+                session: SessionId(5),
+                member: Member::new(member).unwrap(),
+                generation: Generation(1),
+                rate_class: RateClass(2),
+                expires: now.unix_s + 600,
+                instance: [member; 16],
+                address: socket.local_addr().unwrap(),
+                local: LocalId(0),
+            };
+            let (handle, tag) = binder.give_lease(now, &given).unwrap();
+            (socket, handle.to_bits(), tag.0)
+        });
+        let leases = leases.collect();
+        let estate = Estate {
+            listen,
+            sockets: sockets.iter().map(|shard| Sockets::duplicate(shard).unwrap()).collect(),
+            capacity,
+            memory,
+            lock: state.lock().duplicate().unwrap(),
+            listeners: Vec::new(),
+            clock_origin_ns: Estate::clock_now_ns(),
+        };
+        Self { installed, estate, idle: Idle { binder, shards: 2 }, leases }
+    }
+
+    fn give(&mut self) -> Result<(), GiveError> {
+        let (channel, child) = handover::start(&mut self.installed.run()).unwrap();
+        let child = self.installed.child.insert(child);
+        handover::give(&channel, &self.estate, &mut self.idle, || {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        })
+    }
+}
+
+#[test]
+fn a_relay_begins_with_the_leases_it_is_given() {
+    let mut giver = Giver::new();
+    // What arrives before anybody receives is not lost.
+    let frame = |to: u8, (_, handle, tag): &(UdpSocket, u32, u32), from: u8| {
+        let from = Member::new(from).unwrap();
+        let (handle, tag) = (lanrage_proto::Handle(*handle), lanrage_proto::Tag(*tag));
+        let sent = Sent::new(RelayId(0), one(to), from, handle, tag);
+        [sent.encode().as_slice(), b"early"].concat()
+    };
+    giver.leases[0].0.send(&frame(2, &giver.leases[0], 1)).unwrap();
+    giver.give().unwrap();
+    let mut buffer = [0; 64];
+    let len = giver.leases[1].0.recv(&mut buffer).unwrap();
+    assert!(buffer[..len].ends_with(b"early"));
+    giver.installed.until_ready();
+    let leases = "lanrage_relay_leases{state=\"active\"}";
+    assert_eq!(giver.installed.metric(leases), f64::from(MEMBERS));
+    giver.installed.upgrade().unwrap();
+    giver.leases[2].0.send(&frame(4, &giver.leases[2], 3)).unwrap();
+    assert!(giver.leases[3].0.recv(&mut buffer).is_ok());
+}
+
+/// A relay of another version had other lines in the same place.
+#[test]
+fn a_table_of_another_layout_is_refused() {
+    let mut giver = Giver::new();
+    giver.estate.memory.table.words()[1].fetch_add(1, Ordering::Relaxed);
+    let error = giver.give().unwrap_err().to_string();
+    assert!(error.contains("layout 2"), "{error}");
+    assert!(matches!(giver.give(), Err(GiveError::Refused(_))), "as often as one likes");
+    giver.estate.memory.table.words()[1].fetch_sub(1, Ordering::Relaxed);
+    giver.give().unwrap();
+    giver.installed.until_ready();
+}
