@@ -23,11 +23,15 @@ const BURSTS_MAX: usize = 50;
 
 /// What no story of a few seconds on a healthy host moves, by the test that does. What stands here
 /// without a label is all of a metric that the story has not moved.
-const MOVED_ELSEWHERE: [(&str, &str); 27] = [
+const MOVED_ELSEWHERE: [(&str, &str); 28] = [
     ("packets_dropped_total{reason=\"rate_lease\"", "the_rate_cuts_a_train_and_counts_the_rest"),
     (
         "packets_dropped_total{reason=\"rate_session\"",
         "the_rate_of_a_session_holds_for_all_its_leases",
+    ),
+    (
+        "packets_dropped_total{reason=\"egress_share\"",
+        "nine_clients_keep_theirs_beside_one_at_ten_times_their_rate",
     ),
     ("broadcasts_cut_total", "regression_broadcasts_that_wait_are_held_to_their_senders_rate"),
     (
