@@ -38,11 +38,14 @@ pub struct SocketOptions {
     pub send_buffer: usize,
     /// Take trains of datagrams (UDP_GRO) where the kernel has it; default true.
     pub gro: bool,
+    /// Have the kernel note when each datagram came (SO_TIMESTAMPNS), for
+    /// [`Counters::queue_age`](crate::Counters::queue_age); default true.
+    pub timestamps: bool,
 }
 
 impl Default for SocketOptions {
     fn default() -> Self {
-        Self { receive_buffer: 8 << 20, send_buffer: 4 << 20, gro: true }
+        Self { receive_buffer: 8 << 20, send_buffer: 4 << 20, gro: true, timestamps: true }
     }
 }
 
@@ -253,6 +256,10 @@ impl UdpSocket {
             .map_err(refused("SO_RCVBUF"))?;
         set_buffer(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, options.send_buffer)
             .map_err(refused("SO_SNDBUF"))?;
+        if options.timestamps {
+            option::set(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)
+                .map_err(refused("SO_TIMESTAMPNS"))?;
+        }
         let gro = options.gro && option::set(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         let gso = option::read(&socket, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok();
 

@@ -87,11 +87,13 @@ impl Mmsg {
     /// See [`crate::Backend::turn`].
     pub fn turn(&mut self, handler: &mut impl Handler, timeout: Duration) -> io::Result<()> {
         self.queue.begin_turn();
+        self.intake.begin_turn();
         if self.poll(timeout)? {
             self.receive()?;
         }
         self.dispatch(handler);
         self.transmitter.transmit(&mut self.queue);
+        self.intake.submitted();
         Ok(())
     }
 

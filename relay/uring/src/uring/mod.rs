@@ -21,7 +21,7 @@ use crate::handler::{Handler, Received};
 use crate::probe::Refusal;
 use crate::queue::SendQueue;
 use crate::sockets::Sockets;
-use crate::tx::Tx;
+use crate::tx::{Flush as _, Tx};
 use crate::waker::Waker;
 use engine::Engine;
 
@@ -62,8 +62,13 @@ impl Uring {
     /// See [`crate::Backend::turn`].
     pub fn turn(&mut self, handler: &mut impl Handler, timeout: Duration) -> io::Result<()> {
         self.queue.begin_turn();
+        self.engine.intake.begin_turn();
         self.engine.wait(&mut self.queue, timeout)?;
         self.dispatch(handler);
+        if self.engine.intake.is_sampled() {
+            self.engine.flush(&mut self.queue);
+            self.engine.intake.submitted();
+        }
         Ok(())
     }
 
