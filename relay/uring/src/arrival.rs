@@ -42,7 +42,7 @@ pub(crate) struct Intake {
 }
 
 /// One turn in so many is looked at with a clock.
-pub const SAMPLE_EVERY: u32 = 16;
+pub const SAMPLE_EVERY: u32 = 64;
 
 /// Which turns are looked at, and what of them is still to be seen.
 #[derive(Debug, Default)]
@@ -57,11 +57,12 @@ impl Intake {
         Self { dropped: vec![0; sockets].into(), sampler: Sampler::default(), counters }
     }
 
-    /// A turn begins.
-    pub(crate) fn begin_turn(&mut self) {
+    /// A turn begins; whether it is to be looked at.
+    pub(crate) fn begin_turn(&mut self) -> bool {
         self.sampler.turns = (self.sampler.turns + 1) % SAMPLE_EVERY;
         self.sampler.wants_age = self.sampler.turns == 0;
         self.sampler.seen = None;
+        self.sampler.wants_age
     }
 
     /// The turn's batch has been submitted.

@@ -384,7 +384,7 @@ on_both! {
         }
         let (age, latency) = (&rig.counters.queue_age, &rig.counters.forward_latency);
         let count = |latencies: &Latencies| latencies.buckets().iter().sum::<u64>();
-        assert!((3..=5).contains(&count(age)), "{age:?}");
+        assert!((1..=8).contains(&count(age)), "{age:?}");
         assert_eq!(count(age), count(latency));
         // Bounds of 2,048 and less were too short.
         assert_eq!(age.buckets()[..11].iter().sum::<u64>(), 0, "{age:?}");
