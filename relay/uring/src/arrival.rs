@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::counters::Counters;
 use crate::handler::segments;
@@ -36,12 +37,54 @@ pub(crate) struct Origin {
 pub(crate) struct Intake {
     /// Each socket's SO_RXQ_OVFL count when last seen.
     dropped: Box<[u32]>,
+    sampler: Sampler,
     counters: Arc<Counters>,
+}
+
+/// One turn in so many is looked at with a clock.
+pub const SAMPLE_EVERY: u32 = 64;
+
+/// Which turns are looked at, and what of them is still to be seen.
+#[derive(Debug, Default)]
+struct Sampler {
+    turns: u32,
+    wants_age: bool,
+    seen: Option<Instant>,
 }
 
 impl Intake {
     pub(crate) fn new(sockets: usize, counters: Arc<Counters>) -> Self {
-        Self { dropped: vec![0; sockets].into(), counters }
+        Self { dropped: vec![0; sockets].into(), sampler: Sampler::default(), counters }
+    }
+
+    /// A turn begins; whether it is to be looked at.
+    pub(crate) fn begin_turn(&mut self) -> bool {
+        self.sampler.turns = (self.sampler.turns + 1) % SAMPLE_EVERY;
+        self.sampler.wants_age = self.sampler.turns == 0;
+        self.sampler.seen = None;
+        self.sampler.wants_age
+    }
+
+    /// The turn's batch has been submitted.
+    pub(crate) fn submitted(&mut self) {
+        if let Some(seen) = self.sampler.seen.take() {
+            self.counters.forward_latency.record(seen.elapsed());
+        }
+    }
+
+    /// The turn is looked at: its batch should be submitted at once.
+    pub(crate) fn is_sampled(&self) -> bool {
+        self.sampler.seen.is_some()
+    }
+
+    fn sample(&mut self, arrived: Option<Duration>) {
+        self.sampler.wants_age = false;
+        self.sampler.seen = Some(Instant::now());
+        // By the clock of the kernel's stamps; one that was set back tells nothing.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+        if let Some(age) = now.zip(arrived).and_then(|(now, arrived)| now.checked_sub(arrived)) {
+            self.counters.queue_age.record(age);
+        }
     }
 
     /// `None`: dropped, and counted as such.
@@ -55,6 +98,9 @@ impl Intake {
         if description.truncated {
             self.counters.rx_truncated.add(1);
             return None;
+        }
+        if self.sampler.wants_age {
+            self.sample(control.arrived);
         }
         let Some(source) = address::parse(description.name) else {
             self.malformed();

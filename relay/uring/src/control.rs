@@ -1,13 +1,15 @@
 //! Control messages (cmsg(3)): what the kernel says of an arrival, and the segment size of a train.
 
+use std::time::Duration;
+
 /// `struct cmsghdr`: length (size_t), level (int), type (int).
 const HEADER_LEN: usize = size_of::<libc::cmsghdr>();
 /// Control messages are aligned to size_t (CMSG_ALIGN).
 const ALIGN: usize = size_of::<usize>();
 
-/// Room for UDP_GRO and SO_RXQ_OVFL, four bytes each.
-pub(crate) const RECEIVE_LEN: usize = 2 * space(4);
-const _: () = assert!(HEADER_LEN == 16 && RECEIVE_LEN == 48, "the layout of 64-bit Linux");
+/// Room for UDP_GRO and SO_RXQ_OVFL, four bytes each, and SCM_TIMESTAMPNS, a timespec.
+pub(crate) const RECEIVE_LEN: usize = 2 * space(4) + space(size_of::<libc::timespec>());
+const _: () = assert!(HEADER_LEN == 16 && RECEIVE_LEN == 80, "the layout of 64-bit Linux");
 
 /// CMSG_SPACE(3).
 const fn space(data: usize) -> usize {
@@ -22,6 +24,8 @@ pub(crate) struct Control {
     /// SO_RXQ_OVFL: datagrams the socket has dropped since it was made, modulo 2³². Absent while
     /// zero (net/socket.c, `sock_recv_drops`).
     pub(crate) dropped: Option<u32>,
+    /// SCM_TIMESTAMPNS: when the network stack took the datagram, or the train's first, since 1970.
+    pub(crate) arrived: Option<Duration>,
 }
 
 /// Reads the control messages in `bytes`; stops at the first that does not fit.
@@ -43,12 +47,21 @@ pub(crate) fn parse(mut bytes: &[u8]) -> Control {
                 (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                     control.dropped = Some(u32::from_ne_bytes(value))
                 }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => control.arrived = timestamp(data),
                 _ => {}
             }
         }
         bytes = bytes.get(len.next_multiple_of(ALIGN)..).unwrap_or_default();
     }
     control
+}
+
+/// A `struct timespec` of 64-bit Linux: two i64.
+fn timestamp(data: &[u8]) -> Option<Duration> {
+    let (seconds, rest) = data.split_first_chunk()?;
+    let seconds = u64::try_from(i64::from_ne_bytes(*seconds)).ok()?;
+    let nanoseconds = u32::try_from(i64::from_ne_bytes(*rest.first_chunk()?)).ok()?;
+    Some(Duration::new(seconds, nanoseconds.min(999_999_999)))
 }
 
 /// The UDP_SEGMENT control message: one u16 (udp(7)).
@@ -83,12 +96,15 @@ mod tests {
     }
 
     #[test]
-    fn reads_both_messages_in_either_order() {
+    fn reads_all_messages_in_any_order() {
         let gro = message(libc::SOL_UDP, libc::UDP_GRO, &1300i32.to_ne_bytes());
         let drops = message(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &7u32.to_ne_bytes());
-        let expected = Control { segment_size: Some(1300), dropped: Some(7) };
-        assert_eq!(parse(&[gro.clone(), drops.clone()].concat()), expected);
-        assert_eq!(parse(&[drops, gro].concat()), expected);
+        let stamp = [5i64.to_ne_bytes(), 7i64.to_ne_bytes()].concat();
+        let stamp = message(libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &stamp);
+        let arrived = Some(Duration::new(5, 7));
+        let expected = Control { segment_size: Some(1300), dropped: Some(7), arrived };
+        assert_eq!(parse(&[stamp.clone(), gro.clone(), drops.clone()].concat()), expected);
+        assert_eq!(parse(&[drops, gro, stamp].concat()), expected);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A counter with one writer. Adding is a load and a store, not a locked read-modify-write.
 #[derive(Default)]
@@ -45,6 +46,36 @@ impl Histogram {
     pub(crate) fn record(&self, size: usize) {
         let bucket = size.max(1).next_power_of_two().trailing_zeros() as usize;
         self.0[bucket.min(Self::BUCKETS - 1)].add(1);
+    }
+}
+
+/// Counts of durations by power of two: bucket `i` holds those above `2^(i-1)` and up to `2^i`
+/// microseconds; the first also what is shorter, the last what is longer.
+#[derive(Debug, Default)]
+pub struct Latencies {
+    buckets: [Counter; Self::BUCKETS],
+    sum_us: Counter,
+}
+
+impl Latencies {
+    /// Bucket bounds 1, 2, 4, … 2²² µs (4.2 s), and one for what is longer.
+    pub const BUCKETS: usize = 24;
+
+    /// The buckets, shortest first.
+    pub fn buckets(&self) -> [u64; Self::BUCKETS] {
+        std::array::from_fn(|bucket| self.buckets[bucket].get())
+    }
+
+    /// All of them together, in microseconds.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us.get()
+    }
+
+    pub(crate) fn record(&self, latency: Duration) {
+        let us = latency.as_nanos().div_ceil(1000).clamp(1, 1 << 32) as u64;
+        let bucket = us.next_power_of_two().trailing_zeros() as usize;
+        self.buckets[bucket.min(Self::BUCKETS - 1)].add(1);
+        self.sum_us.add(us);
     }
 }
 
@@ -175,6 +206,11 @@ pub struct Counters {
     pub enobufs: Counter,
     /// Multishot receives armed again after the kernel ended them for another reason.
     pub rearms: Counter,
+    /// How long the first arrival of a batch had waited in its socket when the shard saw it; one
+    /// batch in [`SAMPLE_EVERY`](crate::SAMPLE_EVERY).
+    pub queue_age: Latencies,
+    /// From when the shard saw a batch to when all of it was submitted; of the same batches.
+    pub forward_latency: Latencies,
     /// System calls made.
     pub syscalls: Counter,
     /// Wake-ups by a [`crate::Waker`].
@@ -257,6 +293,17 @@ mod tests {
             histogram.record(size);
         }
         assert_eq!(histogram.buckets(), [2, 1, 2, 1, 0, 0, 0, 0, 0, 0, 1, 2]);
+    }
+
+    #[test]
+    fn latency_bounds_are_inclusive() {
+        let latencies = Latencies::default();
+        for ns in [0, 1, 1000, 1001, 2000, 4000, 4001, 5_000_000_000] {
+            latencies.record(Duration::from_nanos(ns));
+        }
+        let buckets = latencies.buckets();
+        assert_eq!((&buckets[..5], buckets[23]), (&[3, 2, 1, 1, 0][..], 1));
+        assert_eq!(latencies.sum_us(), 1 + 1 + 1 + 2 + 2 + 4 + 5 + 5_000_000);
     }
 
     #[test]

@@ -7,14 +7,15 @@
 //! [`probe::resolve`] picks one when the relay starts and says why.
 //!
 //! The crate knows nothing of frames. On the data path there is no lock, no allocation and no log;
-//! the clock is read once a turn, and only while a destination is barred from segmentation offload.
+//! the clock is read once a turn while a destination is barred from segmentation offload, and a few
+//! times in one turn of [`SAMPLE_EVERY`].
 #![expect(
     unsafe_code,
     reason = "the one place where the relay hands memory to the kernel: rings, message headers, socket options"
 )]
 
 mod counters;
-pub use counters::{Counter, Counters, Histogram, SendFailure};
+pub use counters::{Counter, Counters, Histogram, Latencies, SendFailure};
 
 mod address;
 mod control;
@@ -36,6 +37,7 @@ pub use handler::{Handler, Received};
 mod tx;
 pub use tx::Tx;
 mod arrival;
+pub use arrival::SAMPLE_EVERY;
 mod copies;
 mod join;
 mod message;

@@ -198,6 +198,14 @@ impl Sockets {
         self.0.iter().map(|socket| &socket.socket)
     }
 
+    /// Whether the kernel says of each datagram when it came. That costs 70 ns a datagram.
+    pub(crate) fn tell_arrival(&self, is_told: bool) {
+        for socket in self.iter() {
+            // It was permitted when the socket was bound.
+            let _ = option::set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, is_told.into());
+        }
+    }
+
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
         self.0.iter().map(|socket| socket.socket.as_raw_fd())
     }
@@ -288,6 +296,12 @@ impl UdpSocket {
             .map_err(refused("SO_RCVBUF"))?;
         set_buffer(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, options.send_buffer)
             .map_err(refused("SO_SNDBUF"))?;
+        // Once asked for, the kernel notes when each datagram came for as long as the socket lives
+        // (net/core/sock.c, `__sock_set_timestamps`); it tells only while asked to.
+        for is_told in [1, 0] {
+            option::set(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, is_told)
+                .map_err(refused("SO_TIMESTAMPNS"))?;
+        }
         let gro = options.gro && option::set(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         let gso = option::read(&socket, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok();
 

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use lanrage_relay_uring::{
-    BackendKind, GsoMode, GsoSwitch, Handler, Options, Received, SendFailure, SocketOptions, Tx,
-    bind,
+    BackendKind, GsoMode, GsoSwitch, Handler, Latencies, Options, Received, SAMPLE_EVERY,
+    SendFailure, SocketOptions, Tx, bind,
 };
 use rig::{
     AtEnd, Each, Rig, assert_silent, closed_port, echo, forward_to, peer, peer_at, receive, train,
@@ -370,6 +370,25 @@ on_both! {
             assert!(waited < timeout + Duration::from_millis(40), "{waited:?} of {timeout:?}");
         }
         assert_eq!(ends, 3, "a batch ends each turn");
+    }
+
+    /// What waited in the socket is as old as it is, by the kernel's stamp.
+    fn the_age_of_the_queue_and_the_latency_are_sampled(kind: BackendKind) {
+        let (mut rig, peer) = (Rig::new(kind), peer());
+        for batch in 1..=4 * u64::from(SAMPLE_EVERY) {
+            peer.send_to(b"waits", rig.locals[0]).unwrap();
+            std::thread::sleep(Duration::from_millis(3));
+            while rig.counters.rx_segments.get() < batch {
+                rig.turn(&mut echo());
+            }
+        }
+        let (age, latency) = (&rig.counters.queue_age, &rig.counters.forward_latency);
+        let count = |latencies: &Latencies| latencies.buckets().iter().sum::<u64>();
+        assert!((1..=8).contains(&count(age)), "{age:?}");
+        assert_eq!(count(age), count(latency));
+        // Bounds of 2,048 and less were too short.
+        assert_eq!(age.buckets()[..11].iter().sum::<u64>(), 0, "{age:?}");
+        assert!(age.sum_us() >= 3000 * count(age), "{age:?}");
     }
 
     fn sends_queued_at_the_end_go_out_without_a_new_arrival(kind: BackendKind) {

@@ -15,7 +15,7 @@ use lanrage_proto::frame::challenge::Challenge;
 use lanrage_proto::frame::control::{Message, Sealed};
 use lanrage_proto::frame::data::Sent;
 use lanrage_proto::frame::hello::Hello;
-use lanrage_proto::ids::{Destination, Member, RelayId};
+use lanrage_proto::ids::{Destination, Member, RelayId, SessionId};
 use lanrage_proto::stream::{ALPN, Deframer, Waiting};
 use lanrage_relay::state::Keys;
 use rustls::pki_types::ServerName;

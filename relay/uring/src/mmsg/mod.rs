@@ -38,7 +38,7 @@ pub struct Mmsg {
     polled: Box<[libc::pollfd]>,
     waker: Waker,
     counters: Arc<Counters>,
-    _sockets: Sockets,
+    sockets: Sockets,
 }
 
 /// An arrival of this turn; it stays in its receiver's buffer.
@@ -76,7 +76,7 @@ impl Mmsg {
             receivers,
             waker,
             counters,
-            _sockets: sockets,
+            sockets,
         })
     }
 
@@ -87,11 +87,20 @@ impl Mmsg {
     /// See [`crate::Backend::turn`].
     pub fn turn(&mut self, handler: &mut impl Handler, timeout: Duration) -> io::Result<()> {
         self.queue.begin_turn();
+        let is_looked_at = self.intake.begin_turn();
         if self.poll(timeout)? {
-            self.receive()?;
+            if is_looked_at {
+                self.tell_arrival(true);
+            }
+            let received = self.receive();
+            if is_looked_at {
+                self.tell_arrival(false);
+            }
+            received?;
         }
         self.dispatch(handler);
         self.transmitter.transmit(&mut self.queue);
+        self.intake.submitted();
         Ok(())
     }
 
@@ -107,6 +116,11 @@ impl Mmsg {
 
     pub(crate) fn intake_mut(&mut self) -> &mut Intake {
         &mut self.intake
+    }
+
+    fn tell_arrival(&self, is_told: bool) {
+        self.counters.syscalls.add(self.sockets.count() as u64);
+        self.sockets.tell_arrival(is_told);
     }
 
     pub(crate) fn waker(&self) -> Waker {

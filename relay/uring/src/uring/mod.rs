@@ -21,7 +21,7 @@ use crate::handler::{Handler, Received};
 use crate::probe::Refusal;
 use crate::queue::SendQueue;
 use crate::sockets::Sockets;
-use crate::tx::Tx;
+use crate::tx::{Flush as _, Tx};
 use crate::waker::Waker;
 use engine::Engine;
 
@@ -34,7 +34,7 @@ pub struct Uring {
     queue: SendQueue,
     waker: Waker,
     counters: Arc<Counters>,
-    _sockets: Sockets,
+    sockets: Sockets,
 }
 
 impl Uring {
@@ -52,7 +52,7 @@ impl Uring {
             .map_err(|error| Refusal::new("mmap", error))?;
         let intake = Intake::new(sockets.count(), counters.clone());
         let engine = Engine::new(&sockets, waker.clone(), intake, &mut queue, options)?;
-        Ok(Self { engine, queue, waker, counters, _sockets: sockets })
+        Ok(Self { engine, queue, waker, counters, sockets })
     }
 
     /// See [`crate::Backend::turn`].
@@ -62,8 +62,20 @@ impl Uring {
     /// See [`crate::Backend::turn`].
     pub fn turn(&mut self, handler: &mut impl Handler, timeout: Duration) -> io::Result<()> {
         self.queue.begin_turn();
-        self.engine.wait(&mut self.queue, timeout)?;
+        let is_looked_at = self.engine.intake.begin_turn();
+        if is_looked_at {
+            self.tell_arrival(true);
+        }
+        let waited = self.engine.wait(&mut self.queue, timeout);
+        if is_looked_at {
+            self.tell_arrival(false);
+        }
+        waited?;
         self.dispatch(handler);
+        if self.engine.intake.is_sampled() {
+            self.engine.flush(&mut self.queue);
+            self.engine.intake.submitted();
+        }
         Ok(())
     }
 
@@ -82,6 +94,11 @@ impl Uring {
 
     pub(crate) fn intake_mut(&mut self) -> &mut Intake {
         &mut self.engine.intake
+    }
+
+    fn tell_arrival(&self, is_told: bool) {
+        self.counters.syscalls.add(self.sockets.count() as u64);
+        self.sockets.tell_arrival(is_told);
     }
 
     pub(crate) fn waker(&self) -> Waker {
