@@ -33,4 +33,6 @@ mod mesh;
 mod metrics;
 mod published;
 mod queues;
+mod role;
 mod shard;
+mod steering;

@@ -8,7 +8,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use lanrage_proto::frame::data::HEADER_LEN;
-use lanrage_proto::frame::mesh::{self, GROWTH};
+use lanrage_proto::frame::mesh::GROWTH;
 use lanrage_relay_core::shard::{DELIVERED, RUN_SEGMENTS_MAX};
 use lanrage_relay_core::{Class, Shard, Verdict, runs};
 use lanrage_relay_table::{Endpoint, LocalId};
@@ -22,9 +22,6 @@ use crate::queues::{Item, Queues};
 /// A turn lasts no longer, so that a stuck shard shows.
 const TURN_MAX: Duration = Duration::from_millis(250);
 
-/// Bytes of the longest run for another relay.
-pub(crate) const CROSSING_LEN_MAX: usize = RUN_SEGMENTS_MAX * mesh::DATAGRAM_LEN_MAX;
-
 /// What a shard works with.
 #[derive(Debug)]
 pub(crate) struct Relayer {
@@ -36,8 +33,6 @@ pub(crate) struct Relayer {
     pub(crate) clock: Clock,
     pub(crate) view: Arc<ShardView>,
     pub(crate) mesh: Subscription,
-    /// Frames for another relay, put together.
-    pub(crate) crossing: Vec<u8>,
     pub(crate) pass: Pass,
 }
 
@@ -138,14 +133,17 @@ impl Relayer {
     }
 
     /// Sends the run on to another relay, every segment behind its longer header.
-    fn cross(&mut self, tx: &mut Tx<'_>, to: Endpoint, run: &[u8], segment_size: usize) {
-        self.crossing.clear();
-        for (header, segment) in self.core.mesh_headers().iter().zip(run.chunks(segment_size)) {
-            self.crossing.extend_from_slice(header);
-            self.crossing.extend_from_slice(&segment[HEADER_LEN..]);
+    fn cross(&self, tx: &mut Tx<'_>, to: Endpoint, run: &[u8], segment_size: usize) {
+        let mut pieces = [&[][..]; 2 * RUN_SEGMENTS_MAX];
+        let segments = run.chunks(segment_size);
+        let used = 2 * segments.len();
+        for (pair, (header, segment)) in
+            pieces.chunks_exact_mut(2).zip(self.core.mesh_headers().iter().zip(segments))
+        {
+            (pair[0], pair[1]) = (header, &segment[HEADER_LEN..]);
         }
-        let train = (run.len() > segment_size).then_some((segment_size + GROWTH) as u16);
-        self.forward(tx, to, &self.crossing, train);
+        let size = (segment_size + GROWTH) as u16;
+        tx.forward_gathered(self.socket(to), address(to), &pieces[..used], size);
     }
 
     fn copy(&self, tx: &mut Tx<'_>, frame: &[u8]) {
@@ -191,3 +189,6 @@ impl Relayer {
 pub(crate) fn address(to: Endpoint) -> SocketAddr {
     SocketAddr::new(to.ip.to_canonical(), to.port)
 }
+
+#[cfg(test)]
+mod tests;

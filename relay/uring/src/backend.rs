@@ -5,23 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::counters::Counters;
-use crate::gso::{GsoSwitch, MAX_SEGMENTS};
+use crate::gso::GsoSwitch;
 use crate::handler::Handler;
 use crate::mmsg::Mmsg;
 use crate::probe::{OpenError, Refusal};
 use crate::sockets::Sockets;
+use crate::tx::PIECES_MAX;
 use crate::uring::Uring;
 use crate::waker::Waker;
 
 /// How a back end is set up.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Receive buffers of a shard; default 512, a power of two of 8 to 8,192, else the next one.
-    /// Each takes 64 KiB of address space, and of memory as much as was ever received into it. Too
-    /// few cost system calls, not datagrams: what finds no buffer waits in the socket. recvmmsg
-    /// shares them out between the sockets, at most 64 each.
+    /// Most receive buffers of a shard; default 512, a power of two of 8 to 8,192, else the next one.
+    /// There are few at first, and twice as many each time a turn found too few. Each takes 64 KiB of
+    /// address space, and of memory as much as was ever received into it. Too few cost system calls,
+    /// not datagrams: what finds no buffer waits in the socket. recvmmsg shares them out between the
+    /// sockets, at most 64 each.
     pub buffers: usize,
-    /// Sends queued before they are submitted within a batch; default 1,000, of 64 to 8,192.
+    /// Datagrams, trains and pieces of trains queued before they are submitted within a batch; default
+    /// 1,000, of 256 to 8,192.
     pub sends: usize,
     /// Segmentation offload.
     pub gso: GsoSwitch,
@@ -38,8 +41,13 @@ impl Options {
         self.buffers.clamp(8, 8192).next_power_of_two()
     }
 
+    /// How many buffers there are at first: so few that what a turn receives stays in a core's cache.
+    pub(crate) fn buffers_at_first(&self) -> usize {
+        self.buffers().min(128)
+    }
+
     pub(crate) fn sends(&self) -> usize {
-        self.sends.clamp(MAX_SEGMENTS, 8192)
+        self.sends.clamp(PIECES_MAX, 8192)
     }
 }
 

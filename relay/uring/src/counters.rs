@@ -13,6 +13,10 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     pub(crate) fn add(&self, amount: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     }
@@ -148,6 +152,8 @@ pub struct Counters {
     pub train_lengths: Histogram,
     /// Datagrams the handler asked to send: a train counts each of its segments.
     pub tx_planned: Counter,
+    /// Datagrams that arrived, or were sent, by themselves and went into one train with others.
+    pub tx_joined: Counter,
     /// Datagrams the kernel took.
     pub tx_datagrams: Counter,
     /// Payload bytes the kernel took.
@@ -160,6 +166,10 @@ pub struct Counters {
     pub gso_disabled_sockets: Counter,
     /// Times a destination was barred from segmentation offload.
     pub gso_barred_destinations: Counter,
+    /// Receive buffers there are now.
+    pub pool_buffers: Counter,
+    /// Times the receive buffers were doubled, since a turn had found too few.
+    pub pool_grown: Counter,
     /// Receives that ended because every buffer of the ring was in use. Nothing is lost by it: the
     /// datagrams wait in the socket.
     pub enobufs: Counter,

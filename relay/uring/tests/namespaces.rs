@@ -97,6 +97,31 @@ on_both! {
         });
     }
 
+    /// Joined and gathered trains too large for the MTU go again datagram by datagram, in order.
+    fn refused_trains_of_several_pieces_go_again(kind: BackendKind) {
+        in_a_namespace(move || {
+            let (mut rig, mut joined, mut gathered) = (Rig::new(kind), Rig::new(kind), Rig::new(kind));
+            let (id, to) = (rig.ids[0], [joined.locals[0], gathered.locals[0]]);
+            let (large, rest) = (train(29, 2000), [9; 77]);
+            let mut once = Some(());
+            let mut handler = rig::AtEnd(|tx: &mut Tx<'_>| {
+                if once.take().is_some() {
+                    for len in [2000, 2000, 1200] {
+                        tx.send(id, to[0], &vec![len as u8; len]);
+                    }
+                    for _ in 0..3 {
+                        tx.forward_gathered(id, to[1], &[b"head", &large, &rest], 2000);
+                    }
+                }
+            });
+            rig.drive(&mut handler, |counters| counters.tx_planned.get() == 3 + 3 * 30);
+            assert_eq!(rig.counters.tx_failed(SendFailure::MessageSize), 2 + 3 * 29, "{:#?}", rig.counters);
+            assert_eq!(rig.counters.tx_datagrams.get(), 1 + 3);
+            joined.drive(&mut ignore(), |counters| counters.rx_bytes.get() == 1200);
+            gathered.drive(&mut ignore(), |counters| counters.rx_bytes.get() == 3 * 81);
+        });
+    }
+
     /// EAGAIN: a device slower than the relay fills the send buffer. A send then fails at once; it
     /// neither waits nor, with io_uring, moves to a worker.
     fn a_full_send_buffer_is_counted_and_never_waited_for(kind: BackendKind) {
@@ -109,7 +134,8 @@ on_both! {
             let mut handler = rig::AtEnd(|tx: &mut Tx<'_>| {
                 while left > 0 {
                     left -= 1;
-                    tx.send(id, "127.0.0.1:9".parse().unwrap(), &[0; 1000]);
+                    // Each longer than the one before, so that they are not joined.
+                    tx.send(id, "127.0.0.1:9".parse().unwrap(), &vec![0; 1100 - left]);
                 }
             });
             let start = Instant::now();
@@ -120,4 +146,68 @@ on_both! {
             assert_eq!(rig.counters.tx_failed_total(), blocked);
         });
     }
+}
+
+/// A veth pair from the test's namespace to another, with the addresses 10.9.0.1 and 10.9.0.2, and
+/// the other end's socket.
+fn across_a_veth(settings: &str, test: impl FnOnce(std::net::UdpSocket) + Send + 'static) {
+    let settings = settings.to_owned();
+    in_a_namespace(move || {
+        let (tid, settled) = std::sync::mpsc::channel();
+        let (go, is_go) = std::sync::mpsc::channel::<()>();
+        let (give, socket) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            // SAFETY: as above.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+            // SAFETY: gettid takes nothing.
+            tid.send(unsafe { libc::gettid() }).unwrap();
+            is_go.recv().unwrap();
+            ip("address add 10.9.0.2/24 dev far");
+            ip("link set far up");
+            give.send(std::net::UdpSocket::bind("10.9.0.2:7000").unwrap()).unwrap();
+        });
+        let other = settled.recv().unwrap();
+        ip(&format!("link add near type veth peer name far netns {other}"));
+        ip("address add 10.9.0.1/24 dev near");
+        for setting in settings.split(';').filter(|setting| !setting.is_empty()) {
+            run("ethtool", &format!("-K near {setting}"));
+        }
+        ip("link set near up");
+        go.send(()).unwrap();
+        let far = socket.recv().unwrap();
+        // The kernel may take a second to notice that the link is up.
+        let near = std::net::UdpSocket::bind("10.9.0.1:0").unwrap();
+        far.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let is_up = |_| {
+            near.send_to(b"up?", far.local_addr().unwrap()).unwrap();
+            far.recv(&mut [0; 8]).is_ok()
+        };
+        assert!((0..200).any(is_up), "the veth does not come up");
+        while far.recv(&mut [0; 8]).is_ok() {}
+        far.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        test(far);
+    });
+}
+
+/// Over a device, with and without its help: what the self-test at start does over loopback. Since
+/// Linux 6.11 the kernel fills in the checksums of trains that a device cannot (net/ipv4/udp.c).
+#[test]
+fn trains_pass_a_veth_unspoilt() {
+    for settings in ["", "tx-udp-segmentation off", "tx-udp-segmentation off;gso off", "tx off"] {
+        across_a_veth(settings, |far| {
+            let near = std::net::UdpSocket::bind("10.9.0.1:0").unwrap();
+            lanrage_relay_uring::gso::self_test::between(&near, &far).unwrap();
+        });
+    }
+}
+
+/// The path's MTU is smaller than the device's: what does not fit fails, whole or cut.
+#[test]
+fn a_train_that_does_not_fit_fails_the_self_test() {
+    across_a_veth("", |far| {
+        ip("link set near mtu 600");
+        let near = std::net::UdpSocket::bind("10.9.0.1:0").unwrap();
+        let fault = lanrage_relay_uring::gso::self_test::between(&near, &far).unwrap_err();
+        assert!(fault.to_string().contains("refused a train"), "{fault}");
+    });
 }

@@ -8,7 +8,9 @@ use lanrage_relay_uring::probe::BackendChoice;
 use lanrage_relay_uring::{GsoMode, MAX_SOCKETS};
 use tracing_subscriber::EnvFilter;
 
-use super::{BackendSetting, ConfigError, GsoSetting, LogFormat, Settings, read_error};
+use super::{
+    BackendSetting, ConfigError, GsoSetting, LogFormat, Settings, SteeringSetting, read_error,
+};
 
 const PORT: u16 = 51820;
 
@@ -29,6 +31,7 @@ pub struct Config {
     pub capacity: Capacity,
     pub backend: BackendSetting,
     pub gso: GsoSetting,
+    pub steering: SteeringSetting,
     pub stun: bool,
     pub metrics_listen: Option<SocketAddr>,
     pub log: String,
@@ -96,6 +99,7 @@ impl Settings {
             capacity: Capacity::for_leases(leases),
             backend: self.backend.unwrap_or(BackendSetting::Auto),
             gso: self.gso.unwrap_or(GsoSetting::Auto),
+            steering: self.steering.unwrap_or(SteeringSetting::Auto),
             stun: self.stun.unwrap_or(true),
             metrics_listen,
             log,
@@ -128,6 +132,7 @@ impl Config {
             leases: Some(self.capacity.leases),
             backend: Some(self.backend),
             gso: Some(self.gso),
+            steering: Some(self.steering),
             stun: Some(self.stun),
             metrics_listen: Some(metrics.unwrap_or_else(|| "off".to_owned())),
             log: Some(self.log.clone()),

@@ -12,8 +12,9 @@ use crate::backend::Options;
 use crate::counters::Counters;
 use crate::gso::Gso;
 use crate::handler::{Handler, Received};
-use crate::queue::{SendQueue, Tx};
+use crate::queue::SendQueue;
 use crate::sockets::{SocketId, Sockets};
+use crate::tx::Tx;
 use crate::waker::Waker;
 use receive::Receiver;
 use transmit::Transmitter;
@@ -21,12 +22,15 @@ use transmit::Transmitter;
 /// Most arrivals a turn takes from one socket. What arrived first leaves when the batch does, 4 µs
 /// an arrival later; system calls are 0.05 an arrival at this size and gain nothing beyond.
 const BATCH_MAX: usize = 64;
+/// And at first: twice as many each time a turn has taken all it could.
+const BATCH_AT_FIRST: usize = 16;
 
 /// A shard's sockets, driven by ppoll, recvmmsg and sendmmsg.
 #[derive(Debug)]
 pub struct Mmsg {
     receivers: Vec<Receiver>,
     arrivals: Vec<Arrival>,
+    batch_max: usize,
     intake: Intake,
     queue: SendQueue,
     transmitter: Transmitter,
@@ -54,15 +58,17 @@ impl Mmsg {
     pub fn open(sockets: Sockets, options: &Options) -> io::Result<Self> {
         let counters = Arc::new(Counters::default());
         let waker = Waker::new()?;
-        let batch = (options.buffers() / sockets.count()).clamp(1, BATCH_MAX);
+        let batch_max = (options.buffers() / sockets.count()).clamp(1, BATCH_MAX);
         let receivers = sockets
             .descriptors()
-            .map(|socket| Receiver::new(socket, batch))
+            .map(|socket| Receiver::new(socket, batch_max.min(BATCH_AT_FIRST)))
             .collect::<io::Result<Vec<_>>>()?;
+        counters.pool_buffers.set(receivers.iter().map(Receiver::batch).sum::<usize>() as u64);
         let gso = Gso::new(options.gso.clone(), sockets.gso_support());
         let poll = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         Ok(Self {
-            arrivals: Vec::with_capacity(batch * receivers.len()),
+            arrivals: Vec::with_capacity(batch_max * receivers.len()),
+            batch_max,
             intake: Intake::new(receivers.len(), counters.clone()),
             queue: SendQueue::new(options.sends(), gso, counters.clone())?,
             transmitter: Transmitter::new(sockets.descriptors().collect(), options.sends()),
@@ -127,12 +133,19 @@ impl Mmsg {
         if waker[0].revents != 0 && self.waker.clear() {
             self.counters.wakeups.add(1);
         }
+        let mut has_grown = false;
         for ((index, receiver), polled) in self.receivers.iter_mut().enumerate().zip(sockets) {
             if polled.revents == 0 {
                 continue;
             }
             if polled.revents & libc::POLLNVAL != 0 {
                 return Err(io::Error::from_raw_os_error(libc::EBADF));
+            }
+            // Nothing of the former batch is in the buffers any more.
+            if receiver.was_filled() && receiver.batch() < self.batch_max {
+                receiver.grow(self.batch_max);
+                self.counters.pool_grown.add(1);
+                has_grown = true;
             }
             self.counters.syscalls.add(1);
             match receiver.receive() {
@@ -148,6 +161,10 @@ impl Mmsg {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => self.counters.rx_errors.add(1),
             }
+        }
+        if has_grown {
+            let buffers: usize = self.receivers.iter().map(Receiver::batch).sum();
+            self.counters.pool_buffers.set(buffers as u64);
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ pub(super) struct Receiver {
     slots: Box<[Slot]>,
     /// Slots the last call wrote to, whose lengths must be set anew.
     used: usize,
+    has_received: bool,
     /// The memory `slots` point to.
     buffers: Mapping,
 }
@@ -52,8 +53,26 @@ impl Receiver {
             headers: vec![message::empty(); batch].into(),
             slots,
             used: batch,
+            has_received: false,
             buffers,
         })
+    }
+
+    /// How many arrivals a call takes.
+    pub(super) fn batch(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The last call took as many as it could.
+    pub(super) fn was_filled(&self) -> bool {
+        self.used == self.slots.len() && self.has_received
+    }
+
+    /// Takes twice as many from now on, at most `batch_max`; as many as before if there is no memory.
+    pub(super) fn grow(&mut self, batch_max: usize) {
+        if let Ok(larger) = Self::new(self.socket, batch_max.min(2 * self.batch())) {
+            *self = larger;
+        }
     }
 
     /// Fills the slots from 0 up; how many.
@@ -85,6 +104,7 @@ impl Receiver {
             return Err(io::Error::last_os_error());
         }
         self.used = count as usize;
+        self.has_received = true;
         Ok(self.used)
     }
 

@@ -3,23 +3,25 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
-use std::rc::Rc;
 use std::time::Duration;
 
 use io_uring::types::{Fixed, RecvMsgOut};
 use io_uring::{cqueue, opcode, squeue};
 
-use super::buffers::{Buffer, BufferRing};
-use super::ring::{BUFFER_GROUP, Ring};
+use super::buffers::Buffer;
+use super::pools::{PoolId, Pools};
+use super::ring::Ring;
 use super::user_data::UserData;
 use crate::address::ADDRESS_LEN;
 use crate::arrival::{Description, Intake, MAX_PAYLOAD, Origin};
 use crate::backend::Options;
 use crate::control::RECEIVE_LEN;
 use crate::message::{self, Headers};
+use crate::outgoing::{Message, Part};
 use crate::probe::Refusal;
-use crate::queue::{Flush, Message, SendQueue};
+use crate::queue::SendQueue;
 use crate::sockets::{SocketId, Sockets};
+use crate::tx::Flush;
 use crate::waker::Waker;
 
 /// `struct io_uring_recvmsg_out`, linux/io_uring.h: four u32.
@@ -41,20 +43,22 @@ pub(super) struct Engine {
     headers: Headers,
     /// The name and control room of every receive.
     receive_header: Box<libc::msghdr>,
-    buffers: Rc<BufferRing>,
+    pools: Pools,
+    /// A receive has ended for lack of buffers in the newest pool.
+    is_starved: bool,
     pub(super) intake: Intake,
     /// Messages of the queue that are in the submission queue, or consumed.
     staged: usize,
     /// By socket: its multishot receive is under way.
     armed: Box<[Armed]>,
-    waker_armed: Armed,
+    is_waker_armed: bool,
     waker: Waker,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Armed {
     Never,
-    Yes,
+    Yes(PoolId),
     /// For lack of a buffer.
     Starved,
     /// For any other reason.
@@ -92,15 +96,18 @@ impl Engine {
         queue: &mut SendQueue,
         options: &Options,
     ) -> Result<Self, Refusal> {
-        let buffers = BufferRing::new(options.buffers() as u16, STRIDE)
-            .map_err(|error| Refusal::new("mmap", error))?;
+        let mut pools = Pools::new(options.buffers() as u16, STRIDE);
         let files: Vec<_> = sockets.descriptors().chain([waker.descriptor()]).collect();
         let entries = (options.sends() + files.len()).next_power_of_two() as u32;
         let completions = 2 * (options.buffers() as u32 + entries);
-        // SAFETY: `buffers` is a field of the same structure as the ring, declared after it.
-        let ring =
-            unsafe { Ring::new(entries, completions, &files, buffers.address(), buffers.count()) }
-                .map_err(|(step, error)| Refusal::new(step, error))?;
+        let mut ring = Ring::new(entries, completions, &files)
+            .map_err(|(step, error)| Refusal::new(step, error))?;
+        // SAFETY: `pools` is a field of the same structure as the ring, declared after it; until
+        // then, and on an early return, it is a variable declared before it.
+        unsafe { pools.add(&mut ring, options.buffers_at_first() as u16) }
+            .map_err(|error| Refusal::new("registering the buffer ring", error))?;
+        ring.register_descriptor();
+        queue.counters.pool_buffers.set(pools.count().into());
         let mut receive_header = Box::new(message::empty().msg_hdr);
         receive_header.msg_namelen = ADDRESS_LEN as libc::socklen_t;
         receive_header.msg_controllen = RECEIVE_LEN as _;
@@ -110,11 +117,12 @@ impl Engine {
             held: Vec::with_capacity(options.buffers()),
             headers: Headers::new(options.sends()),
             receive_header,
-            buffers,
+            pools,
+            is_starved: false,
             intake,
             staged: 0,
             armed: vec![Armed::Never; sockets.count()].into(),
-            waker_armed: Armed::Never,
+            is_waker_armed: false,
             waker,
         };
         engine.arm(queue);
@@ -134,7 +142,7 @@ impl Engine {
     pub(super) fn wait(&mut self, queue: &mut SendQueue, timeout: Duration) -> io::Result<()> {
         // Buffers of the former batch are held until its sends are submitted. If that leaves few, get
         // them back first, or the receive would end for lack of buffers.
-        if self.buffers.free() < usize::from(self.buffers.count()) / 4 {
+        if self.pools.is_short() {
             self.settle(queue, None)?;
         }
         self.arm(queue);
@@ -152,10 +160,11 @@ impl Engine {
                 self.ring.enter(wait.take())?;
                 self.reap(queue);
             }
-            if self.ring.pending() > 0 || self.staged < queue.messages().len() {
+            if self.ring.pending() > 0 || self.staged < queue.messages.len() {
                 return Ok(());
             }
             self.staged = 0;
+            self.headers.clear();
             queue.settle();
             if queue.is_empty() {
                 self.held.clear();
@@ -166,52 +175,71 @@ impl Engine {
 
     /// Starts each receive, and the waker's poll, that is not under way.
     fn arm(&mut self, queue: &SendQueue) {
-        let starved = self.buffers.free() == 0;
+        self.size_pools(queue);
+        let (pool, is_exhausted) = (self.pools.newest(), self.pools.is_exhausted());
         for (index, armed) in self.armed.iter_mut().enumerate() {
-            if *armed == Armed::Yes || starved {
+            if matches!(armed, Armed::Yes(_)) || is_exhausted {
                 continue;
             }
             let entry = opcode::RecvMsgMulti::new(
                 Fixed(index as u32),
                 &raw const *self.receive_header,
-                BUFFER_GROUP,
+                pool.0,
             )
             .build()
-            .user_data(UserData::Receive(SocketId(index as u8)).pack());
+            .user_data(UserData::Receive(SocketId(index as u8), pool).pack());
             // SAFETY: the header and the buffers outlive the ring, see the order of the fields.
             if unsafe { self.ring.push(&entry) } {
                 if *armed == Armed::Ended {
                     queue.counters.rearms.add(1);
                 }
-                *armed = Armed::Yes;
+                *armed = Armed::Yes(pool);
             }
         }
-        if self.waker_armed != Armed::Yes {
+        if !self.is_waker_armed {
             let entry = opcode::PollAdd::new(Fixed(self.armed.len() as u32), libc::POLLIN as u32)
                 .multi(true)
                 .build()
                 .user_data(UserData::Wake.pack());
             // SAFETY: a poll points to nothing.
             if unsafe { self.ring.push(&entry) } {
-                self.waker_armed = Armed::Yes;
+                self.is_waker_armed = true;
             }
         }
     }
 
+    /// Makes a larger pool if the newest was too small, and lets go of smaller ones.
+    fn size_pools(&mut self, queue: &SendQueue) {
+        if std::mem::take(&mut self.is_starved) {
+            // SAFETY: the ring is a field before the pools.
+            if unsafe { self.pools.grow(&mut self.ring) } {
+                queue.counters.pool_grown.add(1);
+                queue.counters.pool_buffers.set(self.pools.count().into());
+            }
+        }
+        if !self.pools.is_settled() {
+            let Self { pools, ring, armed, .. } = self;
+            pools.retire(ring, |pool| armed.contains(&Armed::Yes(pool)));
+        }
+    }
+
     /// Moves the queue's messages to the submission queue, as far as there is room.
-    fn stage(&mut self, queue: &SendQueue) {
+    fn stage(&mut self, queue: &mut SendQueue) {
         let mut submission = self.ring.submission();
-        for (index, message) in queue.messages().iter().enumerate().skip(self.staged) {
-            let entry = send_entry(index, message, &mut self.headers);
+        let messages = queue.submission();
+        for index in self.staged..messages.len() {
+            if submission.is_full() {
+                break;
+            }
+            self.staged = index + 1;
+            let Some(entry) = send_entry(messages, index, &mut self.headers) else { continue };
             // SAFETY: a send with MSG_DONTWAIT ends inside `enter`. Until then
             // - the message stays where it is: the queue settles only when all is consumed;
             // - its bytes stay: `held` has the buffer, or they are among the queue's copies;
             // - its header stays: slot `index` is written again only after the queue settled;
             // - if `self` is dropped before, the ring goes first, and consumes them on its way.
-            if unsafe { submission.push(&entry) }.is_err() {
-                break;
-            }
-            self.staged = index + 1;
+            let pushed = unsafe { submission.push(&entry) };
+            debug_assert!(pushed.is_ok(), "there was room");
         }
     }
 
@@ -221,12 +249,14 @@ impl Engine {
             let (result, flags) = (completion.result(), completion.flags());
             match UserData::unpack(completion.user_data()) {
                 Some(UserData::Send(index)) => queue.fail(index as usize, -result),
-                Some(UserData::Receive(socket)) => {
+                Some(UserData::Receive(socket, pool)) => {
                     // SAFETY: the id comes from this completion, which is seen once.
                     let buffer = cqueue::buffer_select(flags)
-                        .and_then(|id| unsafe { self.buffers.take(id) });
+                        .zip(self.pools.pool(pool))
+                        .and_then(|(id, pool)| unsafe { pool.take(id) });
                     if !cqueue::more(flags) {
                         let starved = result == -libc::ENOBUFS;
+                        self.is_starved |= starved && pool == self.pools.newest();
                         self.armed[socket.index()] =
                             if starved { Armed::Starved } else { Armed::Ended };
                     }
@@ -247,7 +277,7 @@ impl Engine {
                 }
                 Some(UserData::Wake) => {
                     if !cqueue::more(flags) {
-                        self.waker_armed = Armed::Ended;
+                        self.is_waker_armed = false;
                     }
                     if self.waker.clear() {
                         queue.counters.wakeups.add(1);
@@ -261,8 +291,8 @@ impl Engine {
     }
 
     #[cfg(test)]
-    pub(super) fn buffers(&self) -> (&Ring, &Rc<BufferRing>) {
-        (&self.ring, &self.buffers)
+    pub(super) fn buffers(&self) -> (&Ring, &Pools) {
+        (&self.ring, &self.pools)
     }
 }
 
@@ -273,21 +303,27 @@ impl Flush for Engine {
     }
 }
 
-/// SEND needs no message header, and only fails are reported.
-fn send_entry(index: usize, message: &Message, headers: &mut Headers) -> squeue::Entry {
+/// `None` for what goes with the first of its chain. SEND needs no message header, and only fails are
+/// reported.
+fn send_entry(messages: &[Message], index: usize, headers: &mut Headers) -> Option<squeue::Entry> {
+    let message = &messages[index];
+    if message.part == Part::Later {
+        return None;
+    }
     let socket = Fixed(message.socket.index() as u32);
-    let entry = if message.segment_size == 0 {
+    let entry = if message.segment_size == 0 && message.part == Part::Alone {
         opcode::Send::new(socket, message.bytes, message.len)
             .dest_addr(message.to.as_ptr())
             .dest_addr_len(message.to.len())
             .flags(libc::MSG_DONTWAIT)
             .build()
     } else {
-        opcode::SendMsg::new(socket, headers.write(index, message))
+        opcode::SendMsg::new(socket, headers.write(index, messages, index))
             .flags(libc::MSG_DONTWAIT as u32)
             .build()
     };
-    entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(UserData::Send(index as u32).pack())
+    let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
+    Some(entry.user_data(UserData::Send(index as u32).pack()))
 }
 
 /// The arrival in the first `len` bytes of `buffer`; `None` if it was dropped, and counted.

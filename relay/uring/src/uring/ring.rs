@@ -8,9 +8,6 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, squeue};
 
-/// The id of the one buffer group of a ring.
-pub(super) const BUFFER_GROUP: u16 = 0;
-
 /// How long dropping a ring waits for its receives to end.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -26,22 +23,15 @@ pub(super) struct Ring {
 struct OwnedUring(NonNull<IoUring>);
 
 impl Ring {
-    /// Makes a ring and registers `files` and the buffer ring with it.
-    ///
-    /// # Safety
-    ///
-    /// The `buffer_count` entries at `buffer_ring`, and the buffers they name, stay mapped until the
-    /// ring is dropped.
+    /// Makes a ring and registers `files` with it.
     ///
     /// # Errors
     ///
     /// The step that was refused, and the errno.
-    pub(super) unsafe fn new(
+    pub(super) fn new(
         entries: u32,
         completions: u32,
         files: &[RawFd],
-        buffer_ring: u64,
-        buffer_count: u16,
     ) -> Result<Self, (&'static str, io::Error)> {
         // DEFER_TASKRUN: the kernel receives only inside `enter`, on this thread (Linux 6.1).
         // SUBMIT_ALL: a send that fails does not hold up those behind it (Linux 5.18).
@@ -56,17 +46,36 @@ impl Ring {
         let uring = OwnedUring(NonNull::from(Box::leak(Box::new(uring))));
         // SAFETY: the ring stays at this address until `uring` drops, which outlives `submitter`, and
         // it is only ever borrowed shared.
-        let mut submitter = unsafe { uring.0.as_ref() }.submitter();
+        let submitter = unsafe { uring.0.as_ref() }.submitter();
         submitter.register_files(files).map_err(|error| ("registering sockets", error))?;
-        // SAFETY: the caller keeps the memory mapped.
-        unsafe {
-            submitter.register_buf_ring_with_flags(buffer_ring, buffer_count, BUFFER_GROUP, 0)
-        }
-        .map_err(|error| ("registering the buffer ring", error))?;
-        // Saves a descriptor look-up an `enter`; a task has 16 places for it, and without one the
-        // ring works all the same.
-        let _ = submitter.register_ring_fd();
         Ok(Self { submitter, uring })
+    }
+
+    /// Registers a ring of provided buffers as a group.
+    ///
+    /// # Safety
+    ///
+    /// The `count` entries at `address`, and the buffers they name, stay mapped until the group is
+    /// unregistered or this ring is dropped.
+    pub(super) unsafe fn register_buffers(
+        &mut self,
+        group: u16,
+        address: u64,
+        count: u16,
+    ) -> io::Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.submitter.register_buf_ring_with_flags(address, count, group, 0) }
+    }
+
+    /// The kernel lets go of a group, which no operation uses.
+    pub(super) fn unregister_buffers(&mut self, group: u16) -> io::Result<()> {
+        self.submitter.unregister_buf_ring(group)
+    }
+
+    /// Saves a descriptor look-up an `enter`; a task has 16 places for it, and without one the ring
+    /// works all the same.
+    pub(super) fn register_descriptor(&mut self) {
+        let _ = self.submitter.register_ring_fd();
     }
 
     pub(super) fn submission(&mut self) -> SubmissionQueue<'_> {
@@ -120,9 +129,9 @@ impl Ring {
         }
     }
 
-    /// The kernel's head of the buffer ring: buffers it has ever taken, modulo 2¹⁶. Linux 6.8.
+    /// The kernel's head of a buffer ring: buffers it has ever taken, modulo 2¹⁶. Linux 6.8.
     #[cfg(test)]
-    pub(super) fn buffer_head(&self) -> io::Result<u16> {
+    pub(super) fn buffer_head(&self, group: u16) -> io::Result<u16> {
         use std::os::fd::AsRawFd;
         const IORING_REGISTER_PBUF_STATUS: u32 = 26;
         /// `struct io_uring_buf_status`, linux/io_uring.h.
@@ -132,7 +141,7 @@ impl Ring {
             head: u32,
             reserved: [u32; 8],
         }
-        let mut status = Status { group: BUFFER_GROUP.into(), head: 0, reserved: [0; 8] };
+        let mut status = Status { group: group.into(), head: 0, reserved: [0; 8] };
         // SAFETY: the ring is open, and the kernel writes one status to a live one.
         let result = unsafe {
             libc::syscall(

@@ -11,10 +11,12 @@ use io_uring::types::Fixed;
 use io_uring::{cqueue, opcode, squeue};
 
 use super::buffers::BufferRing;
-use super::ring::{BUFFER_GROUP, Ring};
+use super::ring::Ring;
 use super::*;
 use crate::address::RawAddress;
 use crate::sockets::{SocketId, SocketOptions, bind};
+
+const BUFFER_GROUP: u16 = 0;
 
 /// A ring over one socket, without the engine.
 struct Bare {
@@ -27,11 +29,10 @@ impl Bare {
     fn new(buffers: u16) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let buffers = BufferRing::new(buffers, 2048).unwrap();
+        let mut ring = Ring::new(64, 256, &[socket.as_raw_fd()]).unwrap();
         // SAFETY: the buffers are a field after the ring.
-        let ring = unsafe {
-            Ring::new(64, 256, &[socket.as_raw_fd()], buffers.address(), buffers.count())
-        };
-        Self { ring: ring.unwrap(), buffers, socket }
+        unsafe { ring.register_buffers(BUFFER_GROUP, buffers.address(), buffers.count()) }.unwrap();
+        Self { ring, buffers, socket }
     }
 
     fn local(&self) -> SocketAddr {
@@ -106,10 +107,10 @@ fn the_kernel_receives_only_inside_enter() {
     UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", bare.local()).unwrap();
     std::thread::sleep(Duration::from_millis(20));
     assert!(bare.completions().is_empty());
-    assert_eq!(bare.ring.buffer_head().unwrap(), 0);
+    assert_eq!(bare.ring.buffer_head(BUFFER_GROUP).unwrap(), 0);
     bare.ring.enter(Some(Duration::from_secs(5))).unwrap();
     assert_eq!(bare.completions().len(), 1);
-    assert_eq!(bare.ring.buffer_head().unwrap(), 1);
+    assert_eq!(bare.ring.buffer_head(BUFFER_GROUP).unwrap(), 1);
 }
 
 /// What waits in the socket is not lost when the ring has no buffer.
@@ -182,13 +183,21 @@ fn open(options: &Options) -> (Uring, SocketAddr) {
     (Uring::open(sockets, options).unwrap(), local)
 }
 
-/// Every buffer is in the ring, by the kernel's own head, or owned by one guard.
+/// Every buffer is in a ring, by the kernel's own head, or owned by one guard.
 fn assert_conserved(uring: &Uring) {
-    let (ring, buffers) = uring.engine.buffers();
-    let offered = buffers.tail().wrapping_sub(ring.buffer_head().unwrap());
-    assert_eq!(usize::from(offered), buffers.free());
-    let in_use = uring.engine.held.len() + uring.engine.arrivals.len();
-    assert_eq!(buffers.free() + in_use, usize::from(buffers.count()));
+    let (ring, pools) = uring.engine.buffers();
+    let mut in_use = 0;
+    for (id, buffers) in pools.all() {
+        let offered = buffers.tail().wrapping_sub(ring.buffer_head(id.0).unwrap());
+        assert_eq!(usize::from(offered), buffers.free());
+        in_use += usize::from(buffers.count()) - buffers.free();
+    }
+    assert_eq!(in_use, uring.engine.held.len() + uring.engine.arrivals.len());
+}
+
+/// Buffers that nothing uses, of all pools.
+fn free(uring: &Uring) -> usize {
+    uring.engine.buffers().1.all().iter().map(|(_, buffers)| buffers.free()).sum()
 }
 
 #[test]
@@ -211,7 +220,7 @@ fn buffers_are_conserved_whatever_the_handler_does() {
     for _ in 0..2 {
         uring.turn(&mut handler, Duration::ZERO).unwrap();
     }
-    assert_eq!(uring.engine.buffers().1.free(), 16);
+    assert_eq!(free(&uring), 16);
     let counters = &uring.counters;
     assert_eq!(counters.tx_planned.get(), counters.tx_datagrams.get() + counters.tx_failed_total());
     assert_eq!(counters.rx_errors.get() + counters.rx_malformed.get(), 0);
@@ -230,7 +239,7 @@ fn a_handler_that_panics_loses_no_buffer() {
         assert!(turn.is_err());
         assert_conserved(&uring);
     }
-    assert_eq!(uring.engine.buffers().1.free(), 8);
+    assert_eq!(free(&uring), 8);
 }
 
 /// A payload larger than the buffer is dropped and counted, and its buffer comes back.
@@ -261,4 +270,101 @@ fn a_truncated_arrival_is_counted() {
     assert_eq!(counters.rx_truncated.get(), 1);
     assert_eq!(bare.buffers.free(), 2);
     drop(bare);
+}
+
+/// Over sockets enough that one call receives more than a small pool holds: the kernel takes 32
+/// arrivals of a socket at a time (io_uring/net.c, MULTISHOT_MAX_RETRY).
+fn open_many(options: &Options) -> (Uring, Vec<SocketAddr>) {
+    let locals = ["127.0.0.1:0".parse().unwrap(); 17];
+    let sockets = bind(&locals, 1, &SocketOptions::default()).unwrap().remove(0);
+    let locals = sockets.locals().map(|(_, local)| local).collect();
+    (Uring::open(sockets, options).unwrap(), locals)
+}
+
+/// A burst that finds too few buffers brings a pool twice as large, up to the limit; the smaller ones
+/// go when their buffers are back, and no buffer is lost on the way.
+#[test]
+fn pools_grow_with_the_load_to_the_limit() {
+    let options = Options { buffers: 512, ..Options::default() };
+    let (mut uring, locals) = open_many(&options);
+    let counters = uring.counters.clone();
+    let sizes = |counters: &Counters| (counters.pool_buffers.get(), counters.pool_grown.get());
+    assert_eq!(sizes(&counters), (128, 0));
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut handler = Mixed::default();
+    let mut sent = 0;
+    let mut seen = vec![128];
+    for burst in [1, 5, 30, 60, 90, 120, 120, 120, 1] {
+        for local in locals.iter().cycle().take(burst * locals.len()) {
+            peer.send_to(&[1; 40], local).unwrap();
+            sent += 1;
+        }
+        while counters.rx_segments.get() < sent {
+            uring.turn(&mut handler, Duration::from_secs(1)).unwrap();
+            assert_conserved(&uring);
+            seen.push(counters.pool_buffers.get());
+        }
+    }
+    seen.dedup();
+    assert_eq!(seen, [128, 256, 512], "doubled when short, never beyond the limit");
+    for _ in 0..3 {
+        uring.turn(&mut handler, Duration::ZERO).unwrap();
+    }
+    assert_eq!(sizes(&counters), (512, 2));
+    assert_eq!(uring.engine.buffers().1.count(), 512);
+    assert_eq!(
+        free(&uring),
+        uring.engine.buffers().1.all().iter().map(|(_, ring)| usize::from(ring.count())).sum()
+    );
+    assert_eq!(counters.rx_kernel_drops.get() + counters.rx_errors.get(), 0);
+}
+
+/// A quiet socket goes on with the pool it began with, while busy ones have moved to a larger one.
+#[test]
+fn a_pool_stays_while_a_receive_uses_it() {
+    let options = Options { buffers: 256, ..Options::default() };
+    let (mut uring, locals) = open_many(&options);
+    let (quiet, busy) = locals.split_last().unwrap();
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut handler = Mixed::default();
+    let (mut sent, mut pools) = (0, Vec::new());
+    for (to, count) in [(busy, 1600), (&[*quiet], 1), (&locals, 1700), (&[*quiet], 100)] {
+        for local in to.iter().cycle().take(count) {
+            peer.send_to(&[1; 40], local).unwrap();
+            sent += 1;
+        }
+        while uring.counters.rx_segments.get() < sent {
+            uring.turn(&mut handler, Duration::from_secs(1)).unwrap();
+            assert_conserved(&uring);
+        }
+        pools.push(uring.engine.buffers().1.all().len());
+    }
+    assert_eq!(uring.counters.pool_buffers.get(), 256);
+    assert_eq!(pools[..2], [2, 2]);
+}
+
+#[test]
+fn a_pool_goes_when_nothing_uses_it() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut pools = pools::Pools::new(8, 128);
+    let mut ring = Ring::new(8, 16, &[socket.as_raw_fd()]).unwrap();
+    // SAFETY: the ring is declared after the pools, so it is dropped first.
+    unsafe { pools.add(&mut ring, 4) }.unwrap();
+    let small = pools.newest();
+    // SAFETY: no receive was ever started, so every id is free to take once.
+    let buffer = unsafe { pools.pool(small).unwrap().take(1) };
+    // SAFETY: as above.
+    assert!(unsafe { pools.grow(&mut ring) });
+    assert_eq!((pools.all().len(), pools.count()), (2, 8));
+    // SAFETY: as above.
+    assert!(!unsafe { pools.grow(&mut ring) }, "the limit");
+    pools.retire(&mut ring, |_| false);
+    assert_eq!(pools.all().len(), 2, "a buffer is out");
+    drop(buffer);
+    pools.retire(&mut ring, |pool| pool == small);
+    assert_eq!(pools.all().len(), 2, "a receive uses it");
+    pools.retire(&mut ring, |_| false);
+    assert_eq!((pools.all().len(), pools.count()), (1, 8));
+    assert!(pools.pool(small).is_none() && pools.is_settled());
+    assert!(ring.unregister_buffers(small.0).is_err(), "the kernel has let go of it");
 }
