@@ -136,6 +136,7 @@ fn long_packets_fit_between_relays_too() {
         let sent = &net.nodes[&1].sent;
         sent.iter().filter(|(_, bytes)| bytes[0] == first_byte::DATA && bytes[5] == 2).count()
     };
+    net.run_for(Duration::from_millis(200));
     let before = net.delivered(2);
     assert_eq!(frames(&mut net, 1_408 - 28), 1, "the longest in one datagram");
     assert_eq!(frames(&mut net, 1_408 - 28 + 1), 2);
