@@ -319,11 +319,23 @@ impl Player {
     /// # Errors
     /// There is no such path.
     pub fn relay_in_use(&self) -> anyhow::Result<String> {
-        let status = self.status()?;
-        let members = status["members"].as_array().context("no members")?;
-        let connected = members.iter().find(|member| member["connection"] == "connected");
-        let path = &connected.context("nobody is connected")?["paths"][0]["name"];
-        Ok(path.as_str().context("no path")?.to_owned())
+        let path = self.path_in_use()?;
+        Ok(path["name"].as_str().context("no path")?.to_owned())
+    }
+
+    /// The relay that delivers its packets to the first connected member, when it is another one.
+    ///
+    /// # Errors
+    /// Nobody is connected, or the daemon does not answer.
+    pub fn egress_in_use(&self) -> anyhow::Result<Option<String>> {
+        Ok(self.path_in_use()?["egress"]["name"].as_str().map(str::to_owned))
+    }
+
+    fn path_in_use(&self) -> anyhow::Result<Value> {
+        let mut status = self.status()?;
+        let members = status["members"].as_array_mut().context("no members")?;
+        let connected = members.iter_mut().find(|member| member["connection"] == "connected");
+        Ok(connected.context("nobody is connected")?["paths"][0].take())
     }
 
     /// Whether self-addressed frames come back from a relay.

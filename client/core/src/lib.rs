@@ -15,7 +15,7 @@ pub use event::{Event, PingId, Transmit};
 
 /// Snapshots for `status`.
 pub mod status;
-pub use status::{Connection, LeaseStatus, MemberStatus, Quality, RelayName};
+pub use status::{Connection, LeaseStatus, MemberStatus, PathStatus, Quality, RelayName};
 
 /// The seam to WireGuard.
 pub mod tunnel;

@@ -27,6 +27,17 @@ impl RelayName {
     }
 }
 
+/// A way to a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// The relay that this client sends by.
+    #[serde(flatten)]
+    pub relay: RelayName,
+    /// The relay that delivers, when it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<RelayName>,
+}
+
 /// One member as this client sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberStatus {
@@ -46,8 +57,8 @@ pub struct MemberStatus {
     pub online: bool,
     /// How far the tunnel is.
     pub connection: Connection,
-    /// The relays packets to it go by, best first.
-    pub paths: Vec<RelayName>,
+    /// The ways packets to it go, best first.
+    pub paths: Vec<PathStatus>,
     /// Round trip through the tunnel.
     #[serde(flatten)]
     pub quality: Quality,
@@ -197,6 +208,11 @@ mod tests {
 
     use super::*;
 
+    fn path(egress: Option<&str>) -> PathStatus {
+        let name = |id, name: &str| RelayName { id: RelayId(id), name: name.to_owned() };
+        PathStatus { relay: name(7, "fra1"), egress: egress.map(|egress| name(8, egress)) }
+    }
+
     fn member() -> MemberStatus {
         MemberStatus {
             member: Member::new(2).unwrap(),
@@ -207,7 +223,7 @@ mod tests {
             ipv6: "fd00::2".parse().unwrap(),
             online: true,
             connection: Connection::Connected,
-            paths: vec![RelayName { id: RelayId(7), name: "fra1".to_owned() }],
+            paths: vec![path(None), path(Some("ams1"))],
             quality: Quality {
                 rtt: Some(Duration::from_micros(1500)),
                 rtt_p99: None,
@@ -226,7 +242,10 @@ mod tests {
         let expected = json!({
             "member": 2, "name": "bert", "role": "member", "is_self": false,
             "ipv4": "10.66.5.2", "ipv6": "fd00::2", "online": true, "connection": "connected",
-            "paths": [{"id": 7, "name": "fra1"}],
+            "paths": [
+                {"id": 7, "name": "fra1"},
+                {"id": 7, "name": "fra1", "egress": {"id": 8, "name": "ams1"}}
+            ],
             "rtt_us": 1500, "rtt_p99_us": null, "jitter_us": 20, "loss_permille": 5,
             "last_handshake_s": 3, "bytes_sent": 1, "bytes_received": 2
         });

@@ -31,7 +31,7 @@ fn header() -> MeshHeader {
         shard: 6,
         source: member(),
         destination: Destination::One(peer_member()),
-        counter: 0x0102_0304_05 >> 4,
+        counter: 0x0001_0203_0405 >> 4,
         session: SESSION,
     }
 }

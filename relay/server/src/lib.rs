@@ -46,7 +46,8 @@ mod published;
 mod queues;
 mod role;
 mod shard;
-mod steering;
+/// The relay's sockets, and which of them the kernel gives a datagram to.
+pub mod steering;
 mod streams;
 mod systemd;
 mod threads;

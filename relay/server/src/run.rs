@@ -83,7 +83,7 @@ async fn serve(
     let gso = judge_gso(&options.gso);
     let steered = match taken {
         Some(taken) => taken.steered.take().context("sockets were taken twice")?,
-        None => Steered::bind(&config)?,
+        None => Steered::bind(&config.listen, config.shards, config.steering)?,
     };
     let listeners = Listeners::open(&config.stream_listen, taken.as_mut())?;
     let metrics = metrics_listener(&config, taken.as_mut()).await?;
@@ -168,7 +168,7 @@ async fn serve(
         let tls = listeners.port().map(|port| TlsAccess { port, key });
         let threads = parts.start(&config, &keys, &enrolment, begin, steered, listeners)?;
         if let Some(taken) = &taken {
-            if threads.wakers.len() < config.shards {
+            if !threads.are_open(config.shards) {
                 let failure = is_lost.recv().await;
                 return Err(failure.expect("a shard that did not open says why"));
             }

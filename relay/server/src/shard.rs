@@ -8,7 +8,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use lanrage_proto::frame::data::HEADER_LEN;
-use lanrage_proto::frame::mesh::{self, GROWTH};
+use lanrage_proto::frame::mesh::GROWTH;
 use lanrage_relay_core::shard::{DELIVERED, RUN_SEGMENTS_MAX};
 use lanrage_relay_core::{Class, STREAM_LOCAL, Shard, Verdict, runs};
 use lanrage_relay_table::{Endpoint, LocalId};
@@ -24,9 +24,6 @@ use crate::streams::Outlet;
 /// A turn lasts no longer, so that a stuck shard shows.
 const TURN_MAX: Duration = Duration::from_millis(250);
 
-/// Bytes of the longest run for another relay.
-pub(crate) const CROSSING_LEN_MAX: usize = RUN_SEGMENTS_MAX * mesh::DATAGRAM_LEN_MAX;
-
 /// What a shard works with.
 #[derive(Debug)]
 pub(crate) struct Relayer {
@@ -39,8 +36,6 @@ pub(crate) struct Relayer {
     pub(crate) clock: Clock,
     pub(crate) view: Arc<ShardView>,
     pub(crate) mesh: Subscription,
-    /// Frames for another relay, put together.
-    pub(crate) crossing: Vec<u8>,
     pub(crate) pass: Pass,
     pub(crate) number: usize,
     pub(crate) gate: Arc<Gate<ShardState>>,
@@ -166,12 +161,18 @@ impl Relayer {
     }
 
     /// Sends the run on to another relay, every segment behind its longer header.
-    fn cross(&mut self, tx: &mut Tx<'_>, to: Endpoint, run: &[u8], segment_size: usize) {
-        put_together(&self.core, run, segment_size, &mut self.crossing);
-        let train = (run.len() > segment_size).then_some((segment_size + GROWTH) as u16);
-        if let Some(socket) = self.sockets.get(usize::from(to.local.0)) {
-            tx.forward(*socket, address(to), &self.crossing, train);
+    fn cross(&self, tx: &mut Tx<'_>, to: Endpoint, run: &[u8], segment_size: usize) {
+        let Some(socket) = self.sockets.get(usize::from(to.local.0)) else { return };
+        let mut pieces = [&[][..]; 2 * RUN_SEGMENTS_MAX];
+        let segments = run.chunks(segment_size);
+        let used = 2 * segments.len();
+        for (pair, (header, segment)) in
+            pieces.chunks_exact_mut(2).zip(self.core.mesh_headers().iter().zip(segments))
+        {
+            (pair[0], pair[1]) = (header, &segment[HEADER_LEN..]);
         }
+        let size = (segment_size + GROWTH) as u16;
+        tx.forward_gathered(*socket, address(to), &pieces[..used], size);
     }
 
     fn copy(&mut self, tx: &mut Tx<'_>, frame: &[u8]) {
@@ -239,15 +240,6 @@ fn add(count: &AtomicU64) {
 /// Where an endpoint is, in the family of its socket.
 pub(crate) fn address(to: Endpoint) -> SocketAddr {
     SocketAddr::new(to.ip.to_canonical(), to.port)
-}
-
-/// The run of the last [`Verdict::ToRelay`] as it goes to the other relay.
-pub(crate) fn put_together(core: &Shard, run: &[u8], segment_size: usize, target: &mut Vec<u8>) {
-    target.clear();
-    for (header, segment) in core.mesh_headers().iter().zip(run.chunks(segment_size)) {
-        target.extend_from_slice(header);
-        target.extend_from_slice(&segment[HEADER_LEN..]);
-    }
 }
 
 #[cfg(test)]

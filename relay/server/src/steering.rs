@@ -1,6 +1,7 @@
 //! The relay's sockets, and which of them the kernel gives a datagram to.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use lanrage_proto::datagram::first_byte;
@@ -8,28 +9,31 @@ use lanrage_proto::frame::data::HEADER_LEN;
 use lanrage_proto::frame::mesh;
 use lanrage_relay_uring::{BindError, DataFrame, SocketOptions, Sockets, Spread, Steering, bind};
 
-use crate::config::{Config, SteeringSetting};
+use crate::config::SteeringSetting;
 
-/// Data of members (§3.1), where bytes 8–11 are a lease's handle, and between relays (§3.6), where
-/// bytes 20–23 are the lower half of a session.
+/// The data frame (§3.1), a flow of which is a lease's: its handle stands in bytes 8–11; and the two
+/// between relays (§3.6), where it is a shard's of another relay: relay, epoch and shard stand in bytes
+/// 2–5. A shard sends no more than one can receive.
 const DATA: [DataFrame; 3] = [
     DataFrame { first_byte: first_byte::DATA, len_min: HEADER_LEN as u8, flow_at: 8 },
-    DataFrame { first_byte: first_byte::MESH, len_min: mesh::HEADER_LEN as u8, flow_at: 20 },
-    DataFrame { first_byte: first_byte::MESH_ABSENT, len_min: mesh::HEADER_LEN as u8, flow_at: 20 },
+    DataFrame { first_byte: first_byte::MESH, len_min: mesh::HEADER_LEN as u8, flow_at: 2 },
+    DataFrame { first_byte: first_byte::MESH_ABSENT, len_min: mesh::HEADER_LEN as u8, flow_at: 2 },
 ];
 
 /// The sockets of each shard, and those that get everything but data.
 #[derive(Debug)]
-pub(crate) struct Steered {
-    pub(crate) shards: Vec<Sockets>,
+pub struct Steered {
+    /// Of data.
+    pub shards: Vec<Sockets>,
     /// `None`: the shards get everything, by the kernel's hash of both addresses.
-    pub(crate) control: Option<Sockets>,
-    pub(crate) state: State,
+    pub control: Option<Sockets>,
+    /// What came of it.
+    pub state: State,
 }
 
 /// How datagrams reach the shards.
 #[derive(Debug)]
-pub(crate) enum State {
+pub enum State {
     /// Data by its lease's handle, all else to sockets of its own.
     Handle,
     /// Data by the CPU it arrived on, all else to sockets of its own.
@@ -42,7 +46,7 @@ pub(crate) enum State {
 
 impl State {
     /// The metric label.
-    pub(crate) const fn as_str(&self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Handle => "handle",
             Self::Cpu => "cpu",
@@ -69,26 +73,30 @@ impl Steered {
     ///
     /// # Errors
     /// An address cannot be bound. Without steering a relay works all the same.
-    pub(crate) fn bind(config: &Config) -> Result<Self, BindError> {
-        let (spread, on_success) = match config.steering {
+    pub fn bind(
+        listen: &[SocketAddr],
+        shards: usize,
+        steering: SteeringSetting,
+    ) -> Result<Self, BindError> {
+        let (spread, on_success) = match steering {
             SteeringSetting::Off => (None, State::Off),
             SteeringSetting::Auto | SteeringSetting::Handle => (Some(Spread::Flow), State::Handle),
             SteeringSetting::Cpu => (Some(Spread::Cpu), State::Cpu),
         };
-        let sets = config.shards + usize::from(spread.is_some());
-        let mut shards = bind(&config.listen, sets, &SocketOptions::default())?;
+        let sets = shards + usize::from(spread.is_some());
+        let mut all = bind(listen, sets, &SocketOptions::default())?;
         let attached = match spread {
-            Some(spread) => Steering::new(config.shards, &DATA, spread).attach(&shards),
+            Some(spread) => Steering::new(shards, &DATA, spread).attach(&all),
             None => Ok(()),
         };
         // A set left over is closed, and then in no group.
-        let control = shards.drain(config.shards..).next();
+        let control = all.drain(shards..).next();
         let (control, state) = match attached {
             Ok(()) => (control, on_success),
             Err(error) => (None, State::Refused(error)),
         };
         state.log();
-        Ok(Self { shards, control, state })
+        Ok(Self { shards: all, control, state })
     }
 
     /// Sets of sockets that another process has bound and steers.
@@ -122,7 +130,7 @@ impl Steered {
     ///
     /// # Errors
     /// The limit of open files.
-    pub(crate) fn duplicate(&self) -> io::Result<Vec<Vec<OwnedFd>>> {
+    pub fn duplicate(&self) -> io::Result<Vec<Vec<OwnedFd>>> {
         self.shards.iter().chain(&self.control).map(Sockets::duplicate).collect()
     }
 }

@@ -25,7 +25,7 @@ use crate::mesh::Mesh;
 use crate::published::{Published, ShardView};
 use crate::queues::Queues;
 use crate::role::Role;
-use crate::shard::{CROSSING_LEN_MAX, Pass, Relayer, forward};
+use crate::shard::{Pass, Relayer, forward};
 use crate::state::{Enrolment, Keys, Told};
 use crate::steering::Steered;
 use crate::streams::{Listeners, Outlet, StreamsThread, server_config};
@@ -237,7 +237,6 @@ impl Parts {
                     clock,
                     view,
                     mesh,
-                    crossing: Vec::with_capacity(CROSSING_LEN_MAX),
                     pass: Pass::default(),
                     number,
                     gate,
@@ -309,6 +308,11 @@ impl Threads {
     /// The way to the binder.
     pub(crate) fn orders(&self) -> Orders {
         self.orders.clone()
+    }
+
+    /// Whether all shards have opened their back ends; if not, `lost` says why.
+    pub(crate) fn are_open(&self, shards: usize) -> bool {
+        self.wakers.len() >= shards
     }
 
     /// The relay is this process's: the binder may edit the table.

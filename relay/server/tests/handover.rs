@@ -19,11 +19,12 @@ use lanrage_proto::frame::bind::Lease;
 use lanrage_proto::frame::control::Message;
 use lanrage_proto::frame::data::Sent;
 use lanrage_proto::ids::{Destination, Generation, Member, RateClass, RelayId, SessionId};
+use lanrage_relay::config::SteeringSetting;
 use lanrage_relay::handover::{self, Estate, GiveError, Idle, Memory};
 use lanrage_relay::state::StateDir;
-use lanrage_relay_core::{Binder, GivenLease, Now};
+use lanrage_relay::steering::Steered;
+use lanrage_relay_core::{Binder, Classes, GivenLease, Now};
 use lanrage_relay_table::{Capacity, LocalId};
-use lanrage_relay_uring::{SocketOptions, Sockets, bind};
 
 const LEASES: u32 = 1024;
 
@@ -438,13 +439,14 @@ impl Giver {
         let identity = state.keys().unwrap().binder_identity(&state.enrolment().unwrap().unwrap());
         let listen =
             vec![installed.udp, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], installed.udp.port()))];
-        let sockets = bind(&listen, 2, &SocketOptions::default()).unwrap();
+        let steered = Steered::bind(&listen, 2, SteeringSetting::Auto).unwrap();
         let capacity = Capacity::for_leases(LEASES);
         let memory = Memory::new(capacity).unwrap();
         let (table, _) = lanrage_relay_table::create(memory.table.words(), capacity).unwrap();
         let now = Now { ms: 0, unix_s: common::unix_s() };
         let words = memory.binder.words();
-        let mut binder = Binder::new_in(words, identity, table, [7; 32], now).unwrap();
+        let mut binder =
+            Binder::new_in(words, identity, table, Classes::default(), [7; 32], now).unwrap();
         let leases = (1..=MEMBERS).map(|member| {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.connect(installed.udp).unwrap();
@@ -465,14 +467,16 @@ impl Giver {
         let leases = leases.collect();
         let estate = Estate {
             listen,
-            sockets: sockets.iter().map(|shard| Sockets::duplicate(shard).unwrap()).collect(),
+            shards: 2,
+            steering: steered.state.as_str().to_owned(),
+            sockets: steered.duplicate().unwrap(),
             capacity,
             memory,
             lock: state.lock().duplicate().unwrap(),
             listeners: Vec::new(),
             clock_origin_ns: Estate::clock_now_ns(),
         };
-        Self { installed, estate, idle: Idle { binder, shards: 2 }, leases }
+        Self { installed, estate, idle: Idle { binder, shards: 3 }, leases }
     }
 
     fn give(&mut self) -> Result<(), GiveError> {

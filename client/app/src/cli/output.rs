@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use lanrage_client_core::{LeaseStatus, MemberStatus, Quality, RelayName};
+use lanrage_client_core::{LeaseStatus, MemberStatus, PathStatus, Quality};
 use lanrage_proto::api::Role;
 use lanrage_proto::inner::LeaseState;
 use serde_json::Value;
@@ -177,6 +177,14 @@ fn relay_row(relay: &LeaseStatus) -> [String; 5] {
     [relay.relay.name.clone(), state, rtt, jitter, loss]
 }
 
+/// One relay, or from one to another.
+fn of_path(path: &PathStatus) -> String {
+    match &path.egress {
+        None => path.relay.name.clone(),
+        Some(egress) => format!("{}>{}", path.relay.name, egress.name),
+    }
+}
+
 fn of_members(members: &[MemberStatus]) -> String {
     const HEADER: [&str; 9] =
         ["NO", "MEMBER", "ADDRESS", "ROLE", "STATE", "BY RELAY", "RTT", "JITTER", "LOSS"];
@@ -191,14 +199,13 @@ fn of_members(members: &[MemberStatus]) -> String {
             _ => member.connection.as_str(),
         };
         let [rtt, jitter, loss] = of_quality(&member.quality);
-        let first: Option<&RelayName> = member.paths.first();
         [
             member.member.to_string(),
             member.name.clone(),
             member.ipv4.to_string(),
             role.to_owned(),
             state.to_owned(),
-            first.map_or_else(|| "-".to_owned(), |relay| relay.name.clone()),
+            member.paths.first().map_or_else(|| "-".to_owned(), of_path),
             rtt,
             jitter,
             loss,

@@ -4,8 +4,9 @@ use lanrage_proto::Member;
 
 use super::Client;
 use crate::membership::Known;
+use crate::paths::Path;
 use crate::peer::Peer;
-use crate::status::{Connection, MemberStatus, Quality, RelayName};
+use crate::status::{Connection, MemberStatus, PathStatus, Quality, RelayName};
 
 /// How long after its last authentic datagram a peer answers on the LAN though control has it off
 /// line.
@@ -39,8 +40,12 @@ impl Client {
             online: is_self || self.answers_for(member, now),
             connection: if is_self { Connection::Local } else { self.connection(peer) },
             paths: peer.map_or_else(Vec::new, |peer| {
-                let paths = peer.paths(self.leases.states(), now);
-                paths.iter().map(|id| RelayName::new(id, &self.credentials.relay_map)).collect()
+                let map = &self.credentials.relay_map;
+                let name = |path: Path| PathStatus {
+                    relay: RelayName::new(path.by, map),
+                    egress: path.is_crossing().then(|| RelayName::new(path.egress, map)),
+                };
+                peer.paths(self.leases.end(), now).iter().map(name).collect()
             }),
             quality: peer.map_or_else(Quality::default, |peer| peer.echoes.window.quality()),
             last_handshake: peer

@@ -15,6 +15,7 @@ use crate::counters::DropReason;
 use crate::event::Event;
 use crate::nic::packet::IpPacket;
 use crate::nic::{NIC_MTU, filter, mss};
+use crate::paths::Path;
 use crate::peer::{Notice, Peer};
 use crate::tunnel::{self, Kind, Received, Refused};
 
@@ -26,7 +27,7 @@ const HELD_MAX: usize = 16;
 /// A handshake initiation from a member that is not yet known.
 pub(super) struct Held {
     pub(super) member: Member,
-    relay: RelayId,
+    path: Path,
     datagram: Vec<u8>,
     pub(super) until: Instant,
 }
@@ -48,9 +49,9 @@ impl Client {
         }
         let absent =
             self.with_leases(now, |leases, around| leases.handle_hint(source, datagram, around))?;
-        if let Some((relay, member)) = absent {
+        if let Some((path, member)) = absent {
             let peer = self.peers.get_mut(&member).ok_or(DropReason::Hint)?;
-            peer.note_absent(relay, now);
+            peer.note_absent(path, now);
         }
         Ok(())
     }
@@ -79,19 +80,20 @@ impl Client {
         if payload.first() == Some(&payload::SEALED_BROADCAST) {
             return Err(DropReason::GroupTraffic);
         }
-        self.receive_wireguard(frame.source, relay, payload, now)
+        let path = self.leases.path_back(relay, frame.ingress);
+        self.receive_wireguard(frame.source, path, payload, now)
     }
 
     fn receive_wireguard(
         &mut self,
         member: Member,
-        relay: RelayId,
+        path: Path,
         datagram: &[u8],
         now: Instant,
     ) -> Result<(), DropReason> {
         let kind = tunnel::kind(datagram).ok_or(DropReason::Malformed)?;
         let Some(peer) = self.peers.get_mut(&member) else {
-            return self.hold(member, relay, kind, datagram, now);
+            return self.hold(member, path, kind, datagram, now);
         };
         if peer.is_copy(datagram) {
             return Err(DropReason::Duplicate);
@@ -120,11 +122,11 @@ impl Client {
         };
         match kind {
             Kind::Initiation => {
-                peer.heard(relay, now);
+                peer.heard(path, now);
                 peer.forget_announced_sequence();
             }
             Kind::Session(_) => {
-                peer.heard(relay, now);
+                peer.heard(path, now);
                 if is_current {
                     // Only a holder of the epoch's secret has this session.
                     peer.epoch_notice = None;
@@ -147,7 +149,7 @@ impl Client {
             Received::Packet(length) => {
                 frame.truncate(HEADER_LEN + length);
                 self.note_traffic(now);
-                if let Err(reason) = self.receive_inner(member, relay, frame, now) {
+                if let Err(reason) = self.receive_inner(member, path.by, frame, now) {
                     self.outbox.drop(reason);
                 }
             }
@@ -231,7 +233,7 @@ impl Client {
     fn hold(
         &mut self,
         member: Member,
-        relay: RelayId,
+        path: Path,
         kind: Kind,
         datagram: &[u8],
         now: Instant,
@@ -241,7 +243,7 @@ impl Client {
             return Err(DropReason::UnknownMember);
         }
         let until = now + HELD_LIFETIME;
-        self.held.push(Held { member, relay, datagram: datagram.to_vec(), until });
+        self.held.push(Held { member, path, datagram: datagram.to_vec(), until });
         Ok(())
     }
 
@@ -252,7 +254,7 @@ impl Client {
         if now >= held.until {
             return self.outbox.drop(DropReason::UnknownMember);
         }
-        if let Err(reason) = self.receive_wireguard(member, held.relay, &held.datagram, now) {
+        if let Err(reason) = self.receive_wireguard(member, held.path, &held.datagram, now) {
             self.outbox.drop(reason);
         }
     }

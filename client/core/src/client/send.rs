@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use lanrage_proto::frame::data::HEADER_LEN;
+use lanrage_proto::frame::mesh::GROWTH;
 use lanrage_proto::inner::Message;
 use lanrage_proto::{Destination, Member, RelayId};
 
@@ -12,7 +13,7 @@ use crate::lease::leases::Leases;
 use crate::nic::packet::IpPacket;
 use crate::nic::{INNER_MTU_MIN, NIC_MTU, filter, fragment, mss};
 use crate::outbox::Outbox;
-use crate::paths::{self, Paths};
+use crate::paths::{Path, Paths};
 use crate::peer::Peer;
 use crate::tunnel::Refused;
 
@@ -92,19 +93,28 @@ impl Client {
 
     /// The longest IP packet to the member in one datagram.
     pub(super) fn inner_mtu(&self, member: Member) -> usize {
-        let is_full = self.peers.get(&member).is_some_and(|peer| peer.size.is_full());
-        if is_full { self.leases.inner_mtu() } else { INNER_MTU_MIN }
+        match self.peers.get(&member) {
+            Some(peer) if peer.size.is_full() => self.inner_mtu_max(peer),
+            _ => INNER_MTU_MIN,
+        }
+    }
+
+    /// What a path of the kind in use carries at most, between relays also a longer header.
+    fn inner_mtu_max(&self, peer: &Peer) -> usize {
+        self.leases.inner_mtu() - if peer.size.is_crossing() { GROWTH } else { 0 }
     }
 
     /// An ECHO as long as the longest IP packet in one datagram: its answer proves that such pass.
     pub(super) fn send_long_echo(&mut self, member: Member, now: Instant) {
         let id = self.pings.next_id();
         let Some(peer) = self.peers.get_mut(&member) else { return };
+        peer.size.follow(peer.paths(self.leases.end(), now).cross());
         peer.size.sent(id);
+        let length = self.peers.get(&member).map_or(0, |peer| self.inner_mtu_max(peer));
         let networks = &self.membership.networks;
         let (from, to) = (networks.ipv4(self.membership.us), networks.ipv4(member));
         let mut packet = Message::Echo { id }.encode(from, to);
-        packet.resize(self.leases.inner_mtu(), 0);
+        packet.resize(length, 0);
         if let Err(reason) = self.seal_and_send(member, &packet, Way::Chosen, now) {
             self.outbox.drop(reason);
         }
@@ -132,8 +142,12 @@ impl Client {
         let us = self.membership.us;
         let peer = self.peers.get_mut(&member).ok_or(DropReason::NoSuchMember)?;
         let paths = match way {
-            Way::Chosen => peer.paths(self.leases.states(), now),
-            Way::Everywhere => paths::everywhere(self.leases.states()),
+            Way::Chosen => {
+                let paths = peer.paths(self.leases.end(), now);
+                peer.size.follow(paths.cross());
+                paths
+            }
+            Way::Everywhere => peer.everywhere(self.leases.end()),
         };
         if paths.is_empty() {
             return Err(DropReason::NoPath);
@@ -145,7 +159,8 @@ impl Client {
 
     /// A WireGuard datagram of the tunnel itself, `frame[HEADER_LEN..]`, by every lease.
     pub(super) fn send_everywhere(&mut self, member: Member, frame: Vec<u8>) {
-        let everywhere = paths::everywhere(self.leases.states());
+        let Some(peer) = self.peers.get(&member) else { return self.outbox.recycle(frame) };
+        let everywhere = peer.everywhere(self.leases.end());
         let ends = (self.membership.us, member);
         transmit(&self.leases, everywhere, ends, frame, &mut self.outbox);
     }
@@ -184,13 +199,15 @@ fn transmit(
     mut frame: Vec<u8>,
     outbox: &mut Outbox,
 ) {
-    let mut bounds = paths.iter().filter_map(|relay| leases.by_relay(relay)?.bound()).peekable();
-    while let Some(bound) = bounds.next() {
-        let mut copy = match bounds.peek() {
+    let bound = |path: Path| Some((leases.by_relay(path.by)?.bound()?, path));
+    let mut ways = paths.iter().filter_map(bound).peekable();
+    while let Some((bound, path)) = ways.next() {
+        let mut copy = match ways.peek() {
             Some(_) => outbox.copy(&frame),
             None => std::mem::take(&mut frame),
         };
-        let header = bound.header(RelayId(0), Destination::One(member), us);
+        let egress = if path.is_crossing() { path.egress } else { RelayId(0) };
+        let header = bound.header(egress, Destination::One(member), us);
         copy[..HEADER_LEN].copy_from_slice(&header);
         outbox.transmit(bound.address(), copy);
     }

@@ -17,7 +17,7 @@ use super::{Lease, Surroundings};
 use crate::counters::DropReason;
 use crate::nic::{INNER_MTU_IPV4, INNER_MTU_IPV6};
 use crate::outbox::Outbox;
-use crate::paths::PATHS_MAX;
+use crate::paths::{Path, RELAYS_MAX, ThisEnd};
 
 /// Relays that every member binds; the party's third stands in for one of them.
 const BOUND_ALWAYS: usize = 2;
@@ -39,6 +39,18 @@ impl Leases {
     /// The state of every lease in hand, in the party's order.
     pub(crate) fn states(&self) -> &[(RelayId, LeaseState)] {
         &self.states
+    }
+
+    /// What paths are chosen by.
+    pub(crate) fn end(&self) -> ThisEnd<'_> {
+        ThisEnd { leases: &self.states, relays: &self.relays }
+    }
+
+    /// The way back to who sent by `ingress`; an ingress relay that is not the party's is not
+    /// believed.
+    pub(crate) fn path_back(&self, by: RelayId, ingress: RelayId) -> Path {
+        let egress = if self.relays.contains(&ingress) { ingress } else { by };
+        Path { by, egress }
     }
 
     /// Whether packets may pass by one of them at least.
@@ -97,7 +109,7 @@ impl Leases {
 
     /// Follows the party's list and the relay map.
     pub(crate) fn set_relays(&mut self, relays: &[RelayId], around: &mut Surroundings<'_>) {
-        let relays = &relays[..relays.len().min(PATHS_MAX)];
+        let relays = &relays[..relays.len().min(RELAYS_MAX)];
         self.relays = relays.to_vec();
         self.list.retain_mut(|lease| {
             let listed = relays.contains(&lease.relay());
@@ -230,32 +242,35 @@ impl Leases {
             | Kind::Resume
             | Kind::Data
             | Kind::Hint
+            | Kind::Mesh
+            | Kind::MeshAbsent
             | Kind::Unknown => return Err(DropReason::UnknownKind),
         }
         self.handle_timeout(around);
         Ok(())
     }
 
-    /// Acts on a hint about the lease; gives the relay and member of one about another member.
+    /// Acts on a hint about the lease; gives the path and member of one about another member.
     pub(crate) fn handle_hint(
         &mut self,
         source: SocketAddr,
         datagram: &[u8],
         around: &mut Surroundings<'_>,
-    ) -> Result<Option<(RelayId, Member)>, DropReason> {
+    ) -> Result<Option<(Path, Member)>, DropReason> {
         let hint = Hint::decode(datagram).map_err(malformed)?;
         let lease = self.by_source(source).ok_or(DropReason::UnknownSource)?;
-        match hint.kind {
+        let by = lease.relay();
+        let (member, egress) = match hint.kind {
             HintKind::NoLease => {
                 lease.handle_no_lease(&hint, around.now)?;
                 self.handle_timeout(around);
-                Ok(None)
+                return Ok(None);
             }
-            HintKind::NoPeer(member) => {
-                let fits = lease.bound().is_some_and(|bound| bound.is_named_by(&hint));
-                if fits { Ok(Some((lease.relay(), member))) } else { Err(DropReason::Hint) }
-            }
-        }
+            HintKind::NoPeer(member) => (member, by),
+            HintKind::NoPeerThere(member, egress) => (member, egress),
+        };
+        let fits = lease.bound().is_some_and(|bound| bound.is_named_by(&hint));
+        if fits { Ok(Some((Path { by, egress }, member))) } else { Err(DropReason::Hint) }
     }
 
     fn awaiting(&mut self, awaits: impl Fn(&Lease) -> bool) -> Result<&mut Lease, DropReason> {

@@ -15,7 +15,7 @@ use lanrage_proto::inner::LeaseState;
 use lanrage_proto::{Epoch, Generation, Member, RelayId, TunnelKey};
 
 use crate::nic::fragment::Reassembly;
-use crate::paths::{self, OtherEnd, Paths};
+use crate::paths::{self, OtherEnd, Path, Paths, ThisEnd};
 use crate::tunnel;
 use announced::Announced;
 pub(crate) use echo::Echoes;
@@ -49,10 +49,10 @@ pub(crate) struct Peer {
     /// NEW_EPOCH that it has not acknowledged.
     pub(crate) epoch_notice: Option<Notice>,
     announced: Announced,
-    last_path: Option<RelayId>,
+    last_path: Option<Path>,
     /// The MACs of its last handshake messages.
     handshake_macs: VecDeque<[u8; 16]>,
-    absent: Vec<(RelayId, Instant)>,
+    absent: Vec<(Path, Instant)>,
     heard_at: Option<Instant>,
     /// Echoes or a ping stayed without an answer since it was heard.
     is_unanswered: bool,
@@ -119,12 +119,12 @@ impl Peer {
         false
     }
 
-    /// An authentic datagram came by this relay.
-    pub(crate) fn heard(&mut self, relay: RelayId, now: Instant) {
-        self.last_path = Some(relay);
+    /// An authentic datagram came by this path.
+    pub(crate) fn heard(&mut self, path: Path, now: Instant) {
+        self.last_path = Some(path);
         self.heard_at = Some(now);
         self.is_unanswered = false;
-        self.absent.retain(|(absent, _)| *absent != relay);
+        self.absent.retain(|(absent, _)| *absent != path);
         self.echoes.heard();
     }
 
@@ -162,11 +162,11 @@ impl Peer {
         self.used_at.is_some_and(|at| now < at + ACTIVE)
     }
 
-    /// A relay says that the peer has no lease there.
-    pub(crate) fn note_absent(&mut self, relay: RelayId, now: Instant) {
-        self.absent.retain(|(absent, until)| *absent != relay && now < *until);
-        if self.absent.len() < paths::PATHS_MAX {
-            self.absent.push((relay, now + ABSENT));
+    /// A relay says that the peer has no lease at this path's end.
+    pub(crate) fn note_absent(&mut self, path: Path, now: Instant) {
+        self.absent.retain(|(absent, until)| *absent != path && now < *until);
+        if self.absent.len() < paths::RELAYS_MAX {
+            self.absent.push((path, now + ABSENT));
         }
     }
 
@@ -182,15 +182,15 @@ impl Peer {
 
     /// The paths of one packet. While echoes stay unanswered every relay is tried: something
     /// between the relays and the peer fails that neither end has noticed.
-    pub(crate) fn paths(&self, mine: &[(RelayId, LeaseState)], now: Instant) -> Paths {
+    pub(crate) fn paths(&self, mine: ThisEnd<'_>, now: Instant) -> Paths {
         if self.echoes.is_doubtful() {
-            return paths::everywhere(mine);
+            return self.everywhere(mine);
         }
-        let mut absent = [RelayId(0); paths::PATHS_MAX];
+        let mut absent = [Path::direct(RelayId(0)); paths::RELAYS_MAX];
         let mut length = 0;
-        for (relay, until) in &self.absent {
+        for (path, until) in &self.absent {
             if now < *until {
-                absent[length] = *relay;
+                absent[length] = *path;
                 length += 1;
             }
         }
@@ -200,6 +200,11 @@ impl Peer {
             absent: &absent[..length],
         };
         paths::choose(mine, other)
+    }
+
+    /// Every path that might work.
+    pub(crate) fn everywhere(&self, mine: ThisEnd<'_>) -> Paths {
+        paths::everywhere(mine, self.announced.leases())
     }
 
     pub(crate) const fn next_fragment_id(&mut self) -> u16 {

@@ -13,6 +13,9 @@ const RARELY: u32 = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Size {
     is_full: bool,
+    /// Of paths by two relays, which carry less; what one kind of path lets through says nothing of
+    /// the other.
+    is_crossing: bool,
     /// A datagram of more than the least length was sent since the last ordinary echo.
     is_used: bool,
     /// Ordinary echoes since a long one was answered, while that is asked.
@@ -24,6 +27,17 @@ pub(crate) struct Size {
 impl Size {
     pub(crate) const fn is_full(&self) -> bool {
         self.is_full
+    }
+
+    pub(crate) const fn is_crossing(&self) -> bool {
+        self.is_crossing
+    }
+
+    /// Packets go by such a path from now on.
+    pub(crate) fn follow(&mut self, is_crossing: bool) {
+        if self.is_crossing != is_crossing {
+            *self = Self { is_crossing, ..Self::default() };
+        }
     }
 
     /// Whether a long echo is to go beside the ordinary one that is sent.
@@ -51,7 +65,8 @@ impl Size {
     pub(crate) fn handle_reply(&mut self, id: u64) -> bool {
         let is_ours = self.outstanding.contains(&Some(id));
         if is_ours {
-            *self = Self { is_full: true, is_used: self.is_used, ..Self::default() };
+            let Self { is_used, is_crossing, .. } = *self;
+            *self = Self { is_full: true, is_used, is_crossing, ..Self::default() };
         }
         is_ours
     }
@@ -95,6 +110,18 @@ mod tests {
         assert!((10..20).contains(&long), "{long}");
         assert!(echo(&mut size, true, RARELY) > 0);
         assert!(size.is_full());
+    }
+
+    #[test]
+    fn another_kind_of_path_is_asked_anew() {
+        let mut size = Size::default();
+        echo(&mut size, true, 1);
+        size.follow(false);
+        assert!(size.is_full());
+        size.follow(true);
+        assert!(!size.is_full() && size.is_crossing());
+        echo(&mut size, true, 1);
+        assert!(size.is_full() && size.is_crossing());
     }
 
     #[test]

@@ -99,14 +99,14 @@ fn hints_are_checked_and_cost_nothing_but_a_question() {
     let kinds = [HintKind::NoLease, HintKind::NoPeer(member(2))];
     for kind in kinds {
         let hint = Hint { kind, handle, tag: Tag(tag.0 ^ 1) };
-        inject(&mut net, 1, relay, &hint.encode());
+        inject(&mut net, 1, relay, hint.encode(&mut [0; Hint::LEN_MAX]));
     }
     assert_eq!(dropped(&mut net, 1, DropReason::Hint), 2);
     let before = net.delivered(2);
     for _ in 0..25 {
         for _ in 0..10 {
             let hint = Hint { kind: HintKind::NoLease, handle, tag };
-            inject(&mut net, 1, relay, &hint.encode());
+            inject(&mut net, 1, relay, hint.encode(&mut [0; Hint::LEN_MAX]));
         }
         net.send_udp(1, 2, b"position");
         net.run_for(Duration::from_millis(40));
@@ -124,7 +124,7 @@ fn a_member_without_a_lease_at_the_relay_is_reached_by_the_next() {
     play(&mut net, &[(1, 2), (2, 1)]);
     let (relay, handle, tag) = lease_of(&mut net, 1);
     let hint = Hint { kind: HintKind::NoPeer(member(2)), handle, tag };
-    inject(&mut net, 1, relay, &hint.encode());
+    inject(&mut net, 1, relay, hint.encode(&mut [0; Hint::LEN_MAX]));
     assert_eq!(net.paths(1, 2), [RelayId(2)]);
     net.run_for(Duration::from_secs(2));
     assert_eq!(net.paths(1, 2), [RelayId(1)]);

@@ -8,6 +8,7 @@ mod hostile;
 mod join;
 mod kick;
 mod lease;
+mod mesh;
 mod net;
 mod nic;
 mod presence;

@@ -88,7 +88,6 @@ impl Scene {
             view: Arc::new(ShardView::new(Role::Shard(0), backend.counters())),
             outlet: Outlet::closed(),
             mesh: Arc::new(Mesh::new(roster, Sources::new(&[], &[]))).subscribe(),
-            crossing: Vec::new(),
             pass: Pass::default(),
             number: 0,
             gate: Arc::new(Gate::open()),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::Thread;
 
+use lanrage_proto::frame::data::HEADER_LEN;
 use lanrage_proto::frame::mesh::DATAGRAM_LEN_MAX;
 use lanrage_proto::stream::Waiting;
 use lanrage_relay_core::shard::DELIVERED;
@@ -24,7 +25,7 @@ use crate::clock::Clock;
 use crate::handover::ShardState;
 use crate::mesh::Subscription;
 use crate::queues::{Item, Queues};
-use crate::shard::{address, put_together};
+use crate::shard::address;
 
 /// A stream: its tasks and the exchange share it.
 #[derive(Debug)]
@@ -202,7 +203,9 @@ impl Exchange {
                 self.ways.send(Endpoint::new(stream.source, STREAM_LOCAL), answer.as_bytes());
             }
             Verdict::ToRelay { to, .. } => {
-                put_together(&self.core, datagram, len, &mut self.crossing);
+                self.crossing.clear();
+                self.core.mesh_headers().iter().for_each(|header| self.crossing.extend(header));
+                self.crossing.extend_from_slice(&datagram[HEADER_LEN..]);
                 self.ways.send(to, &self.crossing);
             }
             Verdict::FromRelay { to, len } => self.ways.send(to, &datagram[DELIVERED][..len]),

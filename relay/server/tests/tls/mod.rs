@@ -94,7 +94,8 @@ impl Stream {
         let hello = Hello { version_min: 1, version_max: 1, nonce };
         let challenge = self.ask(&hello.encode()).unwrap();
         let challenge = Challenge::decode(&challenge).unwrap();
-        let (bind, mut initiator) = bind_frame(&challenge, (SessionId(0xabc), self.member), self.stamp);
+        let (bind, mut initiator) =
+            bind_frame(&challenge, (SessionId(0xabc), self.member), self.stamp);
         let answer = self.ask(&bind).unwrap();
         let payload = initiator.finish(Bound::decode(&answer).unwrap().noise).unwrap();
         match BindResult::decode(&payload).unwrap() {

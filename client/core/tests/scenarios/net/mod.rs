@@ -110,9 +110,11 @@ impl Net {
     pub(crate) fn new(seed: u64, relays: u16) -> Self {
         let start = Instant::now();
         let mut control = Control::new();
-        let relays: BTreeMap<_, _> = (1..=relays)
+        let mut relays: BTreeMap<_, _> = (1..=relays)
             .map(|number| (number, Relay::new(number, &control, Now { ms: 0, unix_s: UNIX_TIME })))
             .collect();
+        let map: Vec<_> = relays.values().map(Relay::certificate).collect();
+        relays.values_mut().for_each(|relay| relay.set_map(&map));
         control.relays = relays.keys().map(|number| RelayId(*number)).collect();
         Self {
             start,
@@ -454,7 +456,13 @@ impl Net {
 
     /// The relays by which packets of one member to another go.
     pub(crate) fn paths(&mut self, of: u8, about: u8) -> Vec<RelayId> {
-        self.status(of, about).paths.into_iter().map(|relay| relay.id).collect()
+        self.status(of, about).paths.into_iter().map(|path| path.relay.id).collect()
+    }
+
+    /// The same where they cross from one relay to another: both.
+    pub(crate) fn crossings(&mut self, of: u8, about: u8) -> Vec<(u16, u16)> {
+        let paths = self.status(of, about).paths.into_iter();
+        paths.filter_map(|path| Some((path.relay.id.0, path.egress?.id.0))).collect()
     }
 
     pub(crate) fn status(&mut self, of: u8, about: u8) -> lanrage_client_core::MemberStatus {

@@ -1,17 +1,22 @@
 //! A relay: the real shard and binder of `lanrage-relay-core`, with a virtual clock.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 
 use lanrage_proto::bytes::Signature;
+use lanrage_proto::frame::data::HEADER_LEN;
+use lanrage_proto::frame::mesh::{MeshEpoch, Moment};
 use lanrage_proto::signed::RelayCertificate;
 use lanrage_proto::{KeyId, PoolId, RelayId, TunnelKey};
 use lanrage_relay_core::binder::{Binder, Identity, Now};
+use lanrage_relay_core::mesh::{Other, Roster};
+use lanrage_relay_core::shard::DELIVERED;
 use lanrage_relay_core::{Classes, STREAM_LOCAL, Shard, Stun, Verdict};
 use lanrage_relay_table::{Capacity, Endpoint, LocalId};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-use super::control::{Control, POOL};
+use super::control::{Control, POOL, UNIX_TIME};
 
 pub(crate) const PORT: u16 = 51820;
 
@@ -23,6 +28,9 @@ pub(crate) struct Relay {
     shard: Shard,
     binder: Binder,
     starts: u8,
+    roster: Roster,
+    /// Of the keys that the shard has.
+    epoch: Option<MeshEpoch>,
 }
 
 impl Relay {
@@ -44,7 +52,8 @@ impl Relay {
         let (shard, binder) = start(id, 0, certificate, &control.keys(), now);
         let keys = control.keys();
         let address = SocketAddr::from((ip, PORT));
-        Self { id, address, certificate, keys, shard, binder, starts: 0 }
+        let roster = Roster::new(id, PoolId(POOL), &Zeroizing::new(key.to_bytes()));
+        Self { id, address, certificate, keys, shard, binder, starts: 0, roster, epoch: None }
     }
 
     pub(crate) fn certificate(&self) -> RelayCertificate {
@@ -55,6 +64,23 @@ impl Relay {
     pub(crate) fn restart(&mut self, now: Now) {
         self.starts += 1;
         (self.shard, self.binder) = start(self.id, self.starts, self.certificate, &self.keys, now);
+        self.epoch = None;
+    }
+
+    /// The relay map.
+    pub(crate) fn set_map(&mut self, map: &[RelayCertificate]) {
+        self.roster.set_others(map.iter().filter_map(|certificate| {
+            let to = Endpoint::new(certificate.ipv4?.into(), LocalId(0));
+            Some(Other { relay: certificate.relay, key: certificate.key, to })
+        }));
+        self.epoch = None;
+    }
+
+    fn follow_clock(&mut self, now: Now) {
+        let moment = Moment::new((u128::from(UNIX_TIME) * 1_000 + u128::from(now.ms)) * 1_000_000);
+        if self.epoch.replace(moment.epoch) != Some(moment.epoch) {
+            self.shard.set_peers(Arc::new(self.roster.peers(moment)));
+        }
     }
 
     pub(crate) fn handle(
@@ -66,6 +92,7 @@ impl Relay {
         let mut bytes = datagram.to_vec();
         let mut sent = Vec::new();
         self.shard.begin_pass(now.ms);
+        self.follow_clock(now);
         let length = bytes.len();
         let verdict = self.shard.handle_run(&mut bytes, length, source);
         if let Some(handle) = self.shard.poll_activation() {
@@ -74,8 +101,21 @@ impl Relay {
         }
         match verdict {
             Verdict::Forward { to, len } => sent.push((address(to), bytes[..len].to_vec())),
+            Verdict::ToRelay { to, .. } => {
+                let header = self.shard.mesh_headers()[0];
+                sent.push((address(to), [&header[..], &bytes[HEADER_LEN..]].concat()));
+            }
+            Verdict::FromRelay { to, len } => {
+                sent.push((address(to), bytes[DELIVERED][..len].to_vec()));
+            }
             Verdict::Copy => {
                 sent.extend(self.shard.targets().iter().map(|to| (address(*to), bytes.clone())));
+            }
+            Verdict::CopyFromRelay => sent.extend(
+                self.shard.targets().iter().map(|to| (address(*to), bytes[DELIVERED].to_vec())),
+            ),
+            Verdict::Tell { to, answer } => {
+                sent.push((address(to), answer.as_bytes().to_vec()));
             }
             Verdict::Answer(answer) => sent.push((source, answer.as_bytes().to_vec())),
             Verdict::ToBinder(_) => {
@@ -123,7 +163,9 @@ fn start(
     binder.set_certificate(certificate);
     binder.set_signing_keys(keys.to_vec());
     binder.control_found(now);
-    (Shard::new(relay, reader, classes, Stun::Answer), binder)
+    let mut shard = Shard::new(relay, reader, classes, Stun::Answer);
+    shard.join_mesh(0);
+    (shard, binder)
 }
 
 fn address(endpoint: Endpoint) -> SocketAddr {
