@@ -188,6 +188,7 @@ impl Parts {
 
         if serves_streams {
             let streams = StreamsThread {
+                kind: self.kind,
                 listeners,
                 tls: server_config(&keys.stream_key())?,
                 core: Shard::new(enrolment.relay, reader.clone(), Stun::Ignore),
