@@ -47,6 +47,8 @@ pub struct RelayPlan {
     pub program: &'static str,
     /// The error that `io_uring_setup` gives the relay, `EPERM` or `ENOSYS`.
     pub refuse_io_uring: Option<&'static str>,
+    /// Whether it serves streams, on TCP 443.
+    pub streams: bool,
 }
 
 impl Default for RelayPlan {
@@ -54,7 +56,7 @@ impl Default for RelayPlan {
     fn default() -> Self {
         let forced = std::env::var("LANRAGE_LAB_BACKEND").is_ok_and(|name| name == "recvmmsg");
         let backend = if forced { Backend::Mmsg } else { Backend::Auto };
-        Self { backend, program: "lanrage-relay", refuse_io_uring: None }
+        Self { backend, program: "lanrage-relay", refuse_io_uring: None, streams: false }
     }
 }
 
@@ -189,6 +191,9 @@ impl Relay {
             .env("LANRAGE_RELAY_ENROLMENT_TOKEN_FILE", self.dir.join("token"))
             .env("LANRAGE_RELAY_METRICS_LISTEN", self.metrics_address().to_string())
             .env("LANRAGE_RELAY_BACKEND", self.plan.backend.as_str());
+        if self.plan.streams {
+            command.env("LANRAGE_RELAY_STREAM_LISTEN", "0.0.0.0:443,[::]:443");
+        }
         Ok(command)
     }
 

@@ -24,6 +24,8 @@ pub mod state;
 /// UDP towards the relays.
 pub mod underlay;
 
+mod streams;
+
 /// WireGuard.
 pub mod wg;
 

@@ -23,11 +23,17 @@ const BURSTS_MAX: usize = 50;
 
 /// What no story of a few seconds on a healthy host moves, by the test that does. What stands here
 /// without a label is all of a metric that the story has not moved.
-const MOVED_ELSEWHERE: [(&str, &str); 33] = [
+const MOVED_ELSEWHERE: [(&str, &str); 39] = [
     ("packets_forwarded_total{to=\"relay\"", "mesh.rs: members_at_two_relays_reach_one_another"),
     ("packets_from_relays_total", "mesh.rs: members_at_two_relays_reach_one_another"),
     ("mesh_absent_total", "mesh.rs: members_at_two_relays_reach_one_another"),
     ("packets_dropped_total{reason=\"mesh_", "mesh.rs: bad_frames_between_relays_are_counted"),
+    ("streams_accepted_total", "streams: members_on_streams_and_on_udp_play_together"),
+    ("streams_established_total", "streams: members_on_streams_and_on_udp_play_together"),
+    ("stream_packets_total", "streams: members_on_streams_and_on_udp_play_together"),
+    ("stream_packets_dropped_total", "streams: a_stalled_reader_harms_nobody_else"),
+    ("streams_refused_total", "streams: one_network_cannot_take_every_place; gate: its unit tests"),
+    ("streams_closed_total", "streams: a_slow_loris_is_given_up and others"),
     ("packets_dropped_total{reason=\"rate_lease\"", "the_rate_cuts_a_train_and_counts_the_rest"),
     (
         "packets_dropped_total{reason=\"rate_session\"",

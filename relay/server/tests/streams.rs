@@ -256,6 +256,31 @@ fn a_slow_loris_is_given_up() {
     relay.stop();
 }
 
+/// Who says nothing for a minute, and who reads nothing for 20 s, gives its place back.
+#[test]
+fn silent_and_stalled_streams_are_closed() {
+    if std::env::var_os("LANRAGE_SOAK").is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let relay = start(dir.path());
+    let _silent = Stream::connect(at(&relay), dir.path(), 1);
+    let mut stalled = Stream::connect(at(&relay), dir.path(), 2);
+    let lease = stalled.bind();
+    let mut sender = Client::new(relay.ipv4(), 3);
+    let from = sender.bind();
+    assert!(stalled.probe(&lease) && sender.probe(&from));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(65) {
+        sender.socket.send(&sender.frame(&from, one(2), &[7; 1400])).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!((closed(&relay, "stalled"), closed(&relay, "idle")), (1, 1));
+    assert_eq!(value(&relay.get("/metrics"), "streams"), 0);
+    assert_no_skew(&relay);
+    relay.stop();
+}
+
 #[test]
 fn one_network_cannot_take_every_place() {
     let dir = tempfile::tempdir().unwrap();

@@ -169,9 +169,10 @@ fn relay_row(relay: &LeaseStatus) -> [String; 5] {
         Some(LeaseState::Dead) => "dead",
         None => "unbound",
     };
+    let state = if relay.stream { format!("{state} via stream") } else { state.to_owned() };
     let state = match relay.refusal {
         Some(refusal) => format!("{state} ({})", refusal.as_str()),
-        None => state.to_owned(),
+        None => state,
     };
     let [rtt, jitter, loss] = of_quality(&relay.quality);
     [relay.relay.name.clone(), state, rtt, jitter, loss]

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
-use lanrage_client_core::{Client, LeaseStatus, PingId};
+use lanrage_client_core::{Client, LeaseStatus, PingId, stream_address, stream_relay};
 use lanrage_proto::inner::LeaseState;
 use lanrage_proto::map::RelayMap;
 use lanrage_proto::{Generation, Member};
@@ -14,16 +14,20 @@ use crate::local::protocol::ControlStatus;
 use crate::local::server::Call;
 use crate::nic::{Nic, Read};
 use crate::session::{ControlEvent, ControlLink};
+use crate::streams::{StreamEvent, Streams};
 use crate::underlay::Underlay;
 
 /// Frames taken from the NIC before others have their turn.
 const NIC_BATCH: usize = 64;
+/// Datagrams taken from streams before others have their turn.
+const STREAM_BATCH: usize = 64;
 
 /// The party that is up: the core and everything it drives.
 pub(crate) struct Active {
     pub(crate) client: Client,
     pub(crate) nic: Nic,
     pub(crate) underlay: Underlay,
+    pub(crate) streams: Streams,
     pub(crate) link: ControlLink,
     pub(crate) events: mpsc::Receiver<ControlEvent>,
     pub(crate) control: ControlStatus,
@@ -82,6 +86,8 @@ pub(crate) struct RefusedKick {
 pub(super) enum Ready {
     /// Datagrams.
     Network,
+    /// News of streams.
+    Stream(StreamEvent),
     /// Frames of the host.
     Host,
     /// The core's timer.
@@ -105,6 +111,7 @@ pub(super) async fn ready(active: Option<&mut Active>) -> Ready {
     };
     tokio::select! {
         _ = active.underlay.readable() => Ready::Network,
+        event = active.streams.next() => Ready::Stream(event),
         // An error is met again when the frame is read.
         _ = active.nic.readable() => Ready::Host,
         () = timer => Ready::Timer,
@@ -117,6 +124,26 @@ impl Active {
     pub(super) fn read_network(&mut self, now: Instant) {
         let Self { client, underlay, .. } = self;
         underlay.receive(|source, datagram| client.handle_datagram(source, datagram, now));
+    }
+
+    /// Feeds the core one batch of what streams brought, beginning with `event`.
+    pub(super) fn read_streams(&mut self, event: StreamEvent, now: Instant) {
+        let Self { client, streams, .. } = self;
+        let others = std::iter::from_fn(|| streams.try_next()).take(STREAM_BATCH);
+        for event in std::iter::once(event).chain(others) {
+            match event {
+                StreamEvent::Opened(relay) => client.handle_stream_opened(relay, now),
+                StreamEvent::Closed(relay) => client.handle_stream_closed(relay, now),
+                StreamEvent::Datagram(relay, datagram) => {
+                    client.handle_datagram(stream_address(relay), &datagram, now);
+                }
+            }
+        }
+    }
+
+    /// Opens the streams that the core wants, as the relay map says, and closes the others.
+    pub(super) fn follow_streams(&mut self) {
+        self.streams.follow(self.client.streams(), &self.map);
     }
 
     /// Feeds the core one batch of the host's packets.
@@ -138,9 +165,12 @@ impl Active {
 
     /// Carries out what the core wants sent and written.
     pub(super) fn send(&mut self) {
-        let Self { client, nic, underlay, .. } = self;
+        let Self { client, nic, underlay, streams, .. } = self;
         while let Some(transmit) = client.poll_transmit() {
-            underlay.send(transmit.to, &transmit.payload);
+            match stream_relay(transmit.to) {
+                Some(relay) => streams.send(relay, &transmit.payload),
+                None => underlay.send(transmit.to, &transmit.payload),
+            }
             client.recycle(transmit.payload);
         }
         while let Some(packet) = client.poll_nic() {
@@ -183,7 +213,12 @@ impl Active {
         Some(if addresses.is_empty() {
             "the party has no relay: ask the server's operator".to_owned()
         } else {
-            format!("no relay answers on UDP {}: does a firewall block it?", addresses.join(", "))
+            let by_tls = match self.client.streams().next() {
+                Some(_) => ", nor by TLS",
+                None => "",
+            };
+            let addresses = addresses.join(", ");
+            format!("no relay answers on UDP {addresses}{by_tls}: does a firewall block it?")
         })
     }
 

@@ -161,6 +161,9 @@ impl Daemon {
             let now = Instant::now();
             match wake {
                 Wake::Active(Ready::Network) => self.with_active(|a| a.read_network(now)),
+                Wake::Active(Ready::Stream(event)) => {
+                    self.with_active(|active| active.read_streams(event, now));
+                }
                 Wake::Active(Ready::Host) => self.read_host(now),
                 Wake::Active(Ready::Timer) => self.with_active(|a| a.client.handle_timeout(now)),
                 Wake::Active(Ready::Control(event)) => self.handle_control(event, now),

@@ -19,6 +19,7 @@ use crate::local::server::Call;
 use crate::nic::{Lan, Network, Nic, detour, route_overlaps};
 use crate::session::{Control, ControlEvent, ControlLink, brief, random_bytes};
 use crate::state::PartyRecord;
+use crate::streams::Streams;
 use crate::underlay::Underlay;
 use crate::wg::WireGuard;
 
@@ -138,6 +139,7 @@ impl Daemon {
             client,
             nic,
             underlay,
+            streams: Streams::new(),
             link,
             events,
             control: ControlStatus::default(),
@@ -205,6 +207,7 @@ impl Daemon {
                 self.save_active();
                 self.publish_entry();
             }
+            Event::StreamsChanged => active.follow_streams(),
             Event::PartyWanted => active.link.want_snapshot(),
             Event::TicketWanted => active.link.want_ticket(),
             Event::MembersChanged => {
@@ -348,6 +351,7 @@ impl Daemon {
             return;
         }
         active.map = map.clone();
+        active.follow_streams();
         active.client.handle_relay_map(map, now);
         if let Some(record) = self.active_record() {
             record.map = signed;

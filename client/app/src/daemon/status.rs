@@ -106,6 +106,10 @@ impl Active {
             ("socket_too_long", sockets.too_long),
             ("socket_refused", sockets.refused),
         ];
-        core.chain(nic).chain(sockets).map(|(reason, count)| (reason.to_owned(), count))
+        let streams = [("stream_full", self.streams.dropped())];
+        core.chain(nic)
+            .chain(sockets)
+            .chain(streams)
+            .map(|(reason, count)| (reason.to_owned(), count))
     }
 }

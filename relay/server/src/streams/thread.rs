@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use lanrage_relay_core::Shard;
-use lanrage_relay_uring::{Batch, Sender, SocketId};
+use lanrage_relay_uring::{BackendKind, Batch, Sender, SocketId};
 use rustls::ServerConfig;
-use tokio::task::LocalSet;
 use tokio::time::sleep;
 
 use super::exchange::Exchange;
 use super::gate::Gate;
 use super::outlet::Outlet;
 use super::serve::{self, Shared};
-use super::socket::Listener;
+use super::socket::{Driver, Listener};
 use super::{Listeners, StreamsView};
 use crate::clock::Clock;
 use crate::handover::{self, ShardState};
@@ -33,6 +32,8 @@ const TICK: Duration = Duration::from_millis(250);
 /// What the streams' thread works with.
 #[derive(Debug)]
 pub(crate) struct StreamsThread {
+    /// How its sockets are driven, if that works.
+    pub(crate) kind: BackendKind,
     pub(crate) listeners: Listeners,
     pub(crate) tls: Arc<ServerConfig>,
     pub(crate) core: Shard,
@@ -57,14 +58,11 @@ impl StreamsThread {
     /// # Errors
     /// The kernel has no memory or no descriptor left.
     pub(crate) fn run(self, stop: &AtomicBool) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("starting the runtime")?;
-        LocalSet::new().block_on(&runtime, self.serve(stop))
+        let driver = Driver::start(self.kind).context("starting the runtime")?;
+        driver.block_on(self.serve(driver.kind(), stop))
     }
 
-    async fn serve(mut self, stop: &AtomicBool) -> anyhow::Result<()> {
+    async fn serve(mut self, kind: BackendKind, stop: &AtomicBool) -> anyhow::Result<()> {
         let (mut key, mut number) = ([0; 16], [0; 8]);
         for random in [&mut key[..], &mut number] {
             getrandom::fill(random).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
@@ -93,7 +91,7 @@ impl StreamsThread {
             next_number: Cell::new(u64::from_be_bytes(number)),
         });
         for listener in self.listeners.0 {
-            let listener = Listener::new(listener).context("listening")?;
+            let listener = Listener::new(kind, listener).context("listening")?;
             tokio::task::spawn_local(serve::accept(shared.clone(), listener));
         }
         tokio::task::spawn_local(serve::exchange(shared.clone()));
