@@ -20,6 +20,9 @@ pub use shard::{Answer, Class, Counters, Shard, Stun, Verdict, runs};
 
 /// What is not data: from HELLO to a lease's end.
 pub mod binder;
-pub use binder::{Binder, BinderCounters, End, Identity, Now, Outcome, Transmit};
+pub use binder::{
+    Ban, Binder, BinderCounters, Draining, End, Identity, KeyPrefix, LeaseView, Now, Outcome,
+    Transmit,
+};
 
 mod ids;

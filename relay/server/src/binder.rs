@@ -108,6 +108,7 @@ impl BinderThread {
             self.obey();
             if self.core.poll_timeout() <= now.ms {
                 self.core.handle_timeout(now);
+                self.send();
                 self.publish();
             }
             let mut is_idle = true;
@@ -131,6 +132,10 @@ impl BinderThread {
     fn handle(&mut self, item: &Item) {
         let now = self.clock.now();
         self.core.handle_datagram(now, item.datagram(), item.source, item.local);
+        self.send();
+    }
+
+    fn send(&mut self) {
         while let Some(transmit) = self.core.poll_transmit() {
             let socket = self.sockets[usize::from(transmit.local.0)];
             match self.sender.send_to(socket, transmit.to, &transmit.bytes) {
@@ -165,6 +170,8 @@ impl BinderThread {
             counters: *self.core.counters(),
             counts: self.core.counts(),
             skew: self.core.skew(),
+            draining: self.core.draining(),
+            bans: self.core.bans(),
             sent: self.sent,
             send_failed: self.send_failed,
             alive_ms: self.clock.ms(),

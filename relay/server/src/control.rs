@@ -160,11 +160,13 @@ impl Link {
     }
 
     fn heartbeat(&self) -> RelayUp {
-        let counts = self.published.binder().map(|binder| binder.counts);
+        let view = self.published.binder();
+        let draining = view.is_some_and(|binder| binder.draining.is_some());
+        let counts = view.map(|binder| binder.counts);
         RelayUp::Heartbeat(Heartbeat {
             leases: counts.map_or(0, |counts| (counts.active + counts.pending) as u64),
             sessions: counts.map_or(0, |counts| counts.sessions as u64),
-            draining: false,
+            draining,
             cursor: self.kept.cursor_on_disk(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             now: unix_s(),

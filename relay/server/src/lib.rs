@@ -21,11 +21,14 @@ pub mod admin;
 /// What operators ask of a running relay: the command line.
 pub mod ctl;
 
+/// What is logged.
+pub mod logs;
+
 mod check;
 pub use check::check;
 
 mod run;
-pub use run::{Started, run};
+pub use run::{Started, Stop, run};
 
 mod backoff;
 mod binder;

@@ -2,6 +2,7 @@
 //! address.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use lanrage_proto::frame::bind::Refusal;
@@ -71,6 +72,8 @@ const GAUGES: [(&str, &str); 10] = [
 pub(crate) struct Facts {
     pub(crate) backend: &'static str,
     pub(crate) capacity: u32,
+    /// By local id.
+    pub(crate) listen: Vec<SocketAddr>,
 }
 
 /// The page.

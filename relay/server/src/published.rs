@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lanrage_relay_core::{BinderCounters, Counters};
+use lanrage_relay_core::{BinderCounters, Counters, Draining};
 use lanrage_relay_table::Counts;
 use lanrage_relay_uring as uring;
 
@@ -62,6 +62,8 @@ pub(crate) struct BinderView {
     pub(crate) counters: BinderCounters,
     pub(crate) counts: Counts,
     pub(crate) skew: u64,
+    pub(crate) draining: Option<Draining>,
+    pub(crate) bans: usize,
     pub(crate) sent: u64,
     pub(crate) send_failed: u64,
     pub(crate) alive_ms: u64,

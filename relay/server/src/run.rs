@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use anyhow::Context as _;
@@ -12,7 +12,8 @@ use lanrage_relay_uring::{
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use crate::admin::{self, Admin, AdminSocket, Serving};
+use crate::admin::api::BanRow;
+use crate::admin::{self, Admin, AdminSocket, KeptBans, Serving};
 use crate::binder::{BinderThread, Orders};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -41,18 +42,27 @@ pub struct Started {
     pub backend: BackendKind,
 }
 
-/// Runs a relay until `stop` is ready. `started` is called when the addresses are bound; enrolling
+/// How a relay is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Once clients have left for another relay, or the setting `stop_timeout` is over.
+    Drained,
+    /// Now.
+    AtOnce,
+}
+
+/// Runs a relay until `stop` says so; asked again, it ends a drain. `started` is called when the addresses are bound; enrolling
 /// may still be ahead.
 ///
 /// # Errors
 /// See [`Failure`].
 pub async fn run(
     config: Config,
-    stop: impl Future<Output = ()>,
+    mut stop: impl AsyncFnMut() -> Stop,
     started: impl FnOnce(&Started),
 ) -> Result<(), Failure> {
     let clock = Clock::start();
-    let state = StateDir::open(&config.state_dir)?;
+    let state = Arc::new(StateDir::open(&config.state_dir)?);
     let keys = state.keys()?;
     let options = Options { gso: GsoSwitch::new(config.gso.into()), ..Options::default() };
     let resolved =
@@ -80,10 +90,14 @@ pub async fn run(
     log_sockets(&sockets[0]);
 
     let published = Arc::new(Published::default());
-    let facts = Facts { backend: resolved.kind.as_str(), capacity: config.capacity.leases };
+    let facts = Facts {
+        backend: resolved.kind.as_str(),
+        capacity: config.capacity.leases,
+        listen: listening.listen.clone(),
+    };
     let health = Health { published: published.clone(), facts, clock, shards: config.shards };
     let health = Arc::new(health);
-    let admin = Arc::new(Admin { health: health.clone(), serving: OnceLock::new() });
+    let admin = Arc::new(Admin::new(health.clone(), options.gso.clone()));
     let _http = metrics.map(|listener| {
         AbortOnDrop(tokio::spawn(async move {
             http::serve(listener, health).await;
@@ -101,14 +115,17 @@ pub async fn run(
         let enrolment = enrolment(&config, &state, &keys).await?;
         let told = state.told(&enrolment.root)?;
         let (lost, mut is_lost) = unbounded_channel();
+        let bans = state.bans()?;
         let parts = Parts { kind: resolved.kind, options, clock, published, lost };
-        let threads = parts.start(&config, &keys, &enrolment, sockets)?;
+        let threads = parts.start(&config, &keys, &enrolment, sockets, &bans)?;
         let published = parts.published.clone();
         let orders = threads.orders.clone();
         let serving = Serving {
             relay: enrolment.relay.0,
             pool: enrolment.pool.0,
             orders: orders.clone(),
+            queues: threads.queues.clone(),
+            bans: KeptBans::new(state.clone(), bans),
         };
         admin.serving.set(serving).expect("set here alone");
         let kept = Kept::new(state, told, published.clone());
@@ -126,10 +143,22 @@ pub async fn run(
             Some(failure) = is_lost.recv() => Err(failure),
         }
     };
+    let stopping = async {
+        if stop().await == Stop::Drained {
+            tokio::select! {
+                () = admin.leave(config.stop_timeout) => {}
+                _ = stop() => {}
+            }
+        }
+    };
     tokio::select! {
         end = serve => end,
-        () = stop => {
+        () = stopping => {
             tracing::info!("stopping");
+            Ok(())
+        }
+        () = admin.ended() => {
+            tracing::info!("stopping: drained");
             Ok(())
         }
     }
@@ -160,11 +189,13 @@ impl Parts {
         keys: &Keys,
         enrolment: &Enrolment,
         sockets: Vec<Sockets>,
+        bans: &[BanRow],
     ) -> Result<Threads, Failure> {
         let (writer, reader) = table::new(config.capacity).context("allocating the lease table")?;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
-        let core = Binder::new(keys.binder_identity(enrolment), writer, seed, self.clock.now());
+        let mut core = Binder::new(keys.binder_identity(enrolment), writer, seed, self.clock.now());
+        core.set_bans(bans.iter().map(|row| row.subject.ban()));
         let queues = Arc::new(Queues::new());
         let stop = Arc::new(AtomicBool::new(false));
         let ids: Box<[SocketId]> = sockets[0].locals().map(|(id, _)| id).collect();
@@ -187,6 +218,7 @@ impl Parts {
         let binder_thread = binder.thread().clone();
         let mut threads = Threads {
             orders: Orders::new(sender, binder_thread.clone()),
+            queues: queues.clone(),
             stop,
             wakers: Vec::new(),
             joins: vec![binder],
@@ -261,6 +293,7 @@ impl Drop for Alarm {
 /// The running threads; dropping it stops and joins them.
 struct Threads {
     orders: Orders,
+    queues: Arc<Queues>,
     stop: Arc<AtomicBool>,
     wakers: Vec<Waker>,
     joins: Vec<JoinHandle<()>>,

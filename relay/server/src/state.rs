@@ -1,9 +1,10 @@
-//! One directory, one relay. Three files, each replaced whole or not at all:
+//! One directory, one relay. Four files, each replaced whole or not at all:
 //!
 //! ```text
 //! keys     made at the first start, never changed
 //! relay    which relay of which pool this is, since it enrolled
 //! control  the certificate, relay map and revocations that control sent last
+//! bans     whom the operator does not serve
 //! ```
 
 use std::io;
@@ -20,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
+
+use crate::admin::api::BanRow;
 
 /// An enrolment, a first map and certificate, and some dozens of revocations, in bytes.
 const ROOM: usize = 16 << 10;
@@ -156,6 +159,22 @@ impl StateDir {
             return Err(StateError::Corrupt { path, why: error.to_string() });
         }
         Ok(told)
+    }
+
+    /// Whom the operator does not serve.
+    ///
+    /// # Errors
+    /// Not accessible, newer, or damaged.
+    pub(crate) fn bans(&self) -> Result<Vec<BanRow>, StateError> {
+        Ok(read(&self.path.join("bans"))?.unwrap_or_default())
+    }
+
+    /// Keeps whom the operator does not serve.
+    ///
+    /// # Errors
+    /// Not accessible.
+    pub(crate) fn set_bans(&self, bans: &[BanRow]) -> Result<(), StateError> {
+        write(&self.path.join("bans"), &bans)
     }
 
     /// Keeps what control said.

@@ -217,6 +217,17 @@ impl Lease {
         }
     }
 
+    /// Gives the lease back if its relay has asked for it long enough ago; `is_served` while
+    /// another lease serves.
+    pub(crate) fn leave(&mut self, is_served: bool, now: Instant, outbox: &mut Outbox) {
+        let bound = self.bound.take_if(|bound| bound.is_to_leave(is_served, now));
+        if let Some(mut bound) = bound {
+            bound.send(Message::Release, outbox);
+            self.resumption = None;
+            self.report(outbox);
+        }
+    }
+
     /// Gives the lease back.
     pub(crate) fn release(&mut self, outbox: &mut Outbox) {
         if let Some(mut bound) = self.bound.take() {
@@ -324,7 +335,7 @@ impl Lease {
                 around.outbox.event(Event::PartyWanted);
             }
             Refusal::Replayed => around.credentials.raise_stamp(relay_time),
-            Refusal::Duplicate | Refusal::Full | Refusal::Draining => {}
+            Refusal::Duplicate | Refusal::Full | Refusal::Draining | Refusal::Banned => {}
         }
         self.refusal = Some(reason);
         self.attempt = None;
@@ -352,9 +363,13 @@ impl Lease {
                 }
             }
             Message::Moving { next, deadline_s } => {
-                bound.leave_by(around.now + Duration::from_secs(deadline_s.into()));
-                let next = (next.0 != 0).then_some(next);
-                around.outbox.event(Event::Moving { relay: self.relay, next });
+                // It is repeated until the lease is gone.
+                if !bound.is_leaving() {
+                    let next = (next.0 != 0).then_some(next);
+                    around.outbox.event(Event::Moving { relay: self.relay, next });
+                }
+                let deadline = around.now + Duration::from_secs(deadline_s.into());
+                bound.leave_by(deadline, around.now);
                 self.retry_at = Some(around.now + retry_pause(Refusal::Draining));
             }
             Message::Rebind | Message::RebindAnswer(_) | Message::Release => {
@@ -430,7 +445,7 @@ const fn retry_pause(reason: Refusal) -> Duration {
         | Refusal::Duplicate
         | Refusal::Full
         | Refusal::Draining => 30_000,
-        Refusal::Revoked => 60_000,
+        Refusal::Revoked | Refusal::Banned => 60_000,
     })
 }
 

@@ -68,7 +68,7 @@ impl Binder {
     }
 
     /// Sends a sealed message to a lease's client at `place`.
-    fn tell(&mut self, lease: &Lease, place: Place, message: &Message) {
+    pub(super) fn tell(&mut self, lease: &Lease, place: Place, message: &Message) {
         let Some(record) = &mut self.records[lease.handle.index() as usize] else {
             return;
         };

@@ -15,20 +15,28 @@ use zeroize::Zeroizing;
 mod outcome;
 pub use outcome::{BinderCounters, End, Outcome};
 mod answers;
+mod bans;
+pub use bans::{Ban, KeyPrefix};
 mod bind;
 mod budgets;
 mod control;
 mod cookies;
+mod drain;
+pub use drain::Draining;
 mod hello;
 mod leases;
+mod listing;
+pub use listing::LeaseView;
 mod ranks;
 mod resume;
 mod revocations;
 mod timers;
 
 use answers::Answers;
+use bans::Bans;
 use budgets::Budgets;
 use cookies::{Cookies, Place};
+use drain::Drain;
 use leases::Record;
 use ranks::Ranks;
 use revocations::Revocations;
@@ -124,6 +132,8 @@ pub struct Binder {
     signing_keys: Vec<(KeyId, [u8; 32])>,
     control: Control,
     revocations: Revocations,
+    bans: Bans,
+    drain: Option<Drain>,
     cookies: Cookies,
     answers: Answers,
     ranks: Ranks,
@@ -151,6 +161,8 @@ impl Binder {
             signing_keys: Vec::new(),
             control: Control::Lost,
             revocations: Revocations::default(),
+            bans: Bans::default(),
+            drain: None,
             cookies: Cookies::new(&mut rng, now.ms),
             answers: Answers::new(answers),
             ranks: Ranks::new(ranks, (4 * slots).max(RANKS_MIN)),
@@ -235,7 +247,8 @@ impl Binder {
 
     /// When [`Binder::handle_timeout`] is due, on the monotonic clock.
     pub fn poll_timeout(&self) -> u64 {
-        self.timers.next_ms().min(self.cookies.rotate_at_ms())
+        let drain = self.drain.as_ref().map_or(u64::MAX, Drain::next_ms);
+        self.timers.next_ms().min(self.cookies.rotate_at_ms()).min(drain)
     }
 
     /// The next datagram to send.

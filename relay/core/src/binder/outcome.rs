@@ -102,12 +102,21 @@ pub enum End {
     Expired,
     /// Control has revoked its generation.
     Revoked,
+    /// The operator has banned its key or session.
+    Banned,
 }
 
 impl End {
     /// Every cause in the order of declaration.
-    pub const ALL: [Self; 6] =
-        [Self::Released, Self::Replaced, Self::Unused, Self::Idle, Self::Expired, Self::Revoked];
+    pub const ALL: [Self; 7] = [
+        Self::Released,
+        Self::Replaced,
+        Self::Unused,
+        Self::Idle,
+        Self::Expired,
+        Self::Revoked,
+        Self::Banned,
+    ];
 
     /// The metric label.
     pub const fn as_str(self) -> &'static str {
@@ -118,6 +127,7 @@ impl End {
             Self::Idle => "idle",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
+            Self::Banned => "banned",
         }
     }
 }

@@ -51,7 +51,10 @@ impl Shard {
             is_broadcast: destination == Destination::Everyone,
         };
         let (admitted, limit) = charge::admit(limits, &from, load);
-        self.counters.drop(limit, segments - admitted);
+        if admitted < segments {
+            self.counters.drop(limit, segments - admitted);
+            owner.count_dropped(segments - admitted);
+        }
         if admitted == 0 {
             return Verdict::Drop;
         }
@@ -65,7 +68,10 @@ impl Shard {
         let run = &mut run[..len];
         let to = match route {
             Ok(route) => route,
-            Err(refused) => return self.refuse(refused, admitted, &sent),
+            Err(refused) => {
+                owner.count_dropped(admitted);
+                return self.refuse(refused, admitted, &sent);
+            }
         };
         run.chunks_mut(segment_size)
             .filter_map(<[u8]>::first_chunk_mut::<HEADER_LEN>)

@@ -69,9 +69,7 @@ impl Client {
         }
         let Problem { error } = serde_json::from_slice(&body).map_err(unreadable)?;
         Err(match status {
-            StatusCode::FORBIDDEN => {
-                Failure::NotPermitted { path: self.path.clone(), why: error }
-            }
+            StatusCode::FORBIDDEN => Failure::NotPermitted { path: self.path.clone(), why: error },
             _ => Failure::Refused(error),
         })
     }

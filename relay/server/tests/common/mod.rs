@@ -8,12 +8,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ed25519_dalek::SigningKey;
-use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound, Lease};
+use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound, Lease, Refusal};
 use lanrage_proto::frame::challenge::Challenge;
 use lanrage_proto::frame::control::{Message, Sealed};
 use lanrage_proto::frame::data::Sent;
 use lanrage_proto::frame::hello::Hello;
-use lanrage_proto::frame::resume::Resume;
+use lanrage_proto::frame::resume::{Resume, Resumed};
 use lanrage_proto::frame::{Cookie, Nonce};
 use lanrage_proto::handshake::Initiator;
 use lanrage_proto::ids::{
@@ -24,7 +24,7 @@ use lanrage_proto::signed::{RelayCertificate, TicketBody};
 use lanrage_proto::{DeviceKey, Signature, TunnelKey};
 use lanrage_relay::config::BackendSetting;
 use lanrage_relay::state::{Enrolment, StateDir, Told};
-use lanrage_relay::{Settings, Started};
+use lanrage_relay::{Settings, Started, Stop};
 use tokio::sync::oneshot;
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -123,8 +123,10 @@ impl Relay {
         let thread = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let stop = async move {
-                let _ = stopped.await;
+            let mut stopped = Some(stopped);
+            let stop = async move || {
+                let _ = stopped.take().expect("asked once").await;
+                Stop::AtOnce
             };
             let started = |started: &Started| ready.send(started.clone()).unwrap();
             runtime.block_on(lanrage_relay::run(config, stop, started)).unwrap();
@@ -162,10 +164,27 @@ impl Relay {
         panic!("the metrics did not become as wanted:\n{}", self.get("/metrics"));
     }
 
+    /// Waits until it ends by itself.
+    pub fn wait(mut self) {
+        self.thread.take().unwrap().join().unwrap();
+    }
+
     pub fn stop(mut self) {
         self.stop.take();
         self.thread.take().unwrap().join().unwrap();
     }
+}
+
+fn granted(result: BindResult) -> Result<Lease, Refusal> {
+    match result {
+        BindResult::Lease(lease) => Ok(*lease),
+        BindResult::Refused { reason, .. } => Err(reason),
+    }
+}
+
+/// What a relay says to [`Client::resume`].
+pub fn resumed(answer: &[u8], lease: &Lease, cookie: Cookie) -> Result<Lease, Refusal> {
+    granted(Resumed::decode(answer).unwrap().open(&lease.resumption_key, cookie).unwrap())
 }
 
 /// One member's client.
@@ -226,6 +245,10 @@ impl Client {
     }
 
     pub fn bind(&mut self) -> Lease {
+        self.try_bind().unwrap_or_else(|reason| panic!("refused: {}", reason.as_str()))
+    }
+
+    pub fn try_bind(&mut self) -> Result<Lease, Refusal> {
         self.stamp += 1;
         let challenge = self.challenge();
         let ticket = TicketBody {
@@ -259,10 +282,7 @@ impl Client {
         let bind = Bind { nonce, cookie, noise: &noise }.encode();
         let answer = self.ask(&bind).unwrap();
         let payload = initiator.finish(Bound::decode(&answer).unwrap().noise).unwrap();
-        match BindResult::decode(&payload).unwrap() {
-            BindResult::Lease(lease) => *lease,
-            BindResult::Refused { reason, .. } => panic!("refused: {}", reason.as_str()),
-        }
+        granted(BindResult::decode(&payload).unwrap())
     }
 
     pub fn frame(&self, lease: &Lease, destination: Destination, payload: &[u8]) -> Vec<u8> {

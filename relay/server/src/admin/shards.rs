@@ -1,0 +1,46 @@
+use std::sync::atomic::Ordering;
+
+use lanrage_relay_core::DropReason;
+
+use super::api::{Queues, ShardRow};
+use super::{Admin, Refused};
+use crate::published::ShardView;
+
+impl Admin {
+    pub(super) fn shards(&self) -> Result<Vec<ShardRow>, Refused> {
+        let now_ms = self.health.clock.ms();
+        let shards = self.health.published.shards();
+        Ok(shards.iter().enumerate().map(|(number, shard)| row(number, shard, now_ms)).collect())
+    }
+
+    /// What waits for the binder.
+    pub(super) fn queues(&self) -> Queues {
+        self.serving.get().map_or_else(Queues::default, |serving| Queues {
+            activations: serving.queues.activations.len(),
+            established: serving.queues.established.len(),
+            newcomers: serving.queues.newcomers.len(),
+        })
+    }
+}
+
+fn row(shard: usize, view: &ShardView, now_ms: u64) -> ShardRow {
+    let (core, kernel) = (view.counters(), &view.kernel);
+    ShardRow {
+        shard,
+        last_turn_ms: now_ms.saturating_sub(view.alive_ms.load(Ordering::Relaxed)),
+        batches: kernel.batches.get(),
+        arrivals: kernel.rx_arrivals.get(),
+        datagrams: core.received,
+        batch_sizes: kernel.batch_sizes.buckets().into(),
+        train_lengths: kernel.train_lengths.buckets().into(),
+        dropped: DropReason::all().map(|reason| core.dropped_for(reason)).sum(),
+        kernel_drops: kernel.rx_kernel_drops.get(),
+        sent: kernel.tx_datagrams.get(),
+        send_failures: kernel.tx_failed_total(),
+        syscalls: kernel.syscalls.get(),
+        pool_exhausted: kernel.enobufs.get(),
+        gso_disabled_sockets: kernel.gso_disabled_sockets.get(),
+        gso_barred_destinations: kernel.gso_barred_destinations.get(),
+        skew: view.skew.load(Ordering::Relaxed) + view.send_skew.load(Ordering::Relaxed),
+    }
+}
