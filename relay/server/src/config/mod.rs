@@ -60,8 +60,8 @@ pub struct Settings {
     /// Unix socket for `ctl`; `off` or empty for none [default: admin.sock in the state directory]
     #[arg(long, env = "LANRAGE_RELAY_ADMIN_SOCKET", value_name = "PATH")]
     pub admin_socket: Option<PathBuf>,
-    /// How long SIGTERM lets clients leave for another relay, in seconds; a second one does not.
-    /// Without leases nothing is waited for [default: 10]
+    /// Seconds that a relay which is terminated gives clients to leave for another, if there are any;
+    /// a second signal ends it at once [default: 10]
     #[arg(long, env = "LANRAGE_RELAY_STOP_TIMEOUT", value_name = "SECONDS")]
     #[serde(deserialize_with = "number::whole")]
     pub stop_timeout: Option<u16>,
