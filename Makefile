@@ -21,6 +21,7 @@ test: setup nextest lint build-all ## Lint and run every test, the long scenario
 	$(NEXTEST) --workspace
 	LANRAGE_LAB_BACKEND=recvmmsg $(NEXTEST) -p lanrage-scenarios
 	cargo test --locked --workspace --doc --quiet
+	$(MAKE) instructions
 	$(MAKE) loom
 
 .PHONY: soak
@@ -32,6 +33,17 @@ soak: setup nextest build-all ## Run the long scenarios whole
 loom: ## Model-check the lock-free table
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom \
 		cargo test --locked --release -p lanrage-relay-table --test loom --quiet
+
+COUNT := cargo run --locked --quiet --profile instructions -p lanrage-instructions --
+COUNTS := bench/instructions/counts.txt
+
+.PHONY: instructions
+instructions: ## Compare the relay's instructions a datagram with bench/instructions/counts.txt
+	$(COUNT) check $(COUNTS)
+
+.PHONY: instructions-update
+instructions-update: ## Write what the relay's instructions a datagram are
+	$(COUNT) update $(COUNTS)
 
 .PHONY: lint
 lint: ## Formatting, clippy, rustdoc

@@ -23,13 +23,15 @@ pub enum DropReason {
     RateLease,
     /// Data: the session's rate is used up.
     RateSession,
+    /// Data: what is sent falls short of what is asked for, and the lease's share is used up.
+    EgressShare,
     /// Data: the egress relay is another one.
     NoMesh,
     /// Data: the destination has no lease here.
     NoPeer,
     /// Data: the lease or the destination was being changed on every look.
     TableBusy,
-    /// Data: too many broadcasts wait to be copied.
+    /// Data: too many broadcasts, or too many of its session, wait to be copied.
     BroadcastBacklog,
     /// The binder's queue is full.
     ControlQueue,
@@ -80,6 +82,7 @@ impl DropReason {
         (Self::Destination, "destination", Fault::Client),
         (Self::RateLease, "rate_lease", Fault::Policy),
         (Self::RateSession, "rate_session", Fault::Policy),
+        (Self::EgressShare, "egress_share", Fault::Policy),
         (Self::NoMesh, "no_mesh", Fault::Relay),
         (Self::NoPeer, "no_peer", Fault::Client),
         (Self::TableBusy, "table_busy", Fault::Relay),

@@ -11,8 +11,12 @@
 pub mod drops;
 pub use drops::{DropReason, Fault};
 
-/// Token buckets and rate classes.
+/// Token buckets.
 pub mod rate;
+
+/// Rate classes.
+pub mod classes;
+pub use classes::{ClassLimits, Classes, Limits};
 
 /// The hot path: one shard's decisions.
 pub mod shard;
@@ -21,8 +25,8 @@ pub use shard::{Answer, Class, Counters, Shard, Stun, Verdict, runs};
 /// What is not data: from HELLO to a lease's end.
 pub mod binder;
 pub use binder::{
-    Ban, Binder, BinderCounters, Draining, End, Identity, KeyPrefix, LeaseView, Now, Outcome,
-    Transmit,
+    Ban, Binder, BinderCounters, Cap, CapError, Caps, Draining, End, Identity, KeyPrefix,
+    LeaseView, Now, Outcome, Transmit,
 };
 
 mod ids;

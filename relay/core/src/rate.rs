@@ -21,6 +21,16 @@ impl Rate {
         Self { cost: (1_000_000_000 << FRACTION_BITS) / units, burst_ns: burst_ms * NS_PER_MS }
     }
 
+    /// The rate that [`Rate::cost`] gave.
+    pub(crate) const fn of_cost(cost: u64, burst_ms: u64) -> Self {
+        Self { cost, burst_ns: burst_ms * NS_PER_MS }
+    }
+
+    /// What tells it from other rates with its burst.
+    pub(crate) const fn cost(self) -> u64 {
+        self.cost
+    }
+
     const fn cost_ns(self, units: u64) -> u64 {
         self.cost.saturating_mul(units) >> FRACTION_BITS
     }
@@ -62,66 +72,19 @@ impl Meter {
         Self { rate, full_at: 0 }
     }
 
+    /// Whether the bucket has a unit.
+    pub const fn has(&self, now_ms: u64) -> bool {
+        self.rate.admits(self.full_at, now_ms, 1, 1) == 1
+    }
+
     /// Takes one unit if the bucket has it.
     pub const fn take(&mut self, now_ms: u64) -> bool {
-        let admitted = self.rate.admits(self.full_at, now_ms, 1, 1) == 1;
+        let admitted = self.has(now_ms);
         if admitted {
             self.full_at = self.rate.charge(self.full_at, now_ms, 1);
         }
         admitted
     }
-}
-
-/// What a lease, or all leases of a session together, may send.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Frames received.
-    pub packets: Rate,
-    /// Bytes received, and bytes of copies sent.
-    pub bytes: Rate,
-    /// Copies of broadcasts sent.
-    pub copies: Rate,
-}
-
-/// The limits of one rate class.
-#[derive(Clone, Copy, Debug)]
-pub struct ClassLimits {
-    /// Of one lease.
-    pub lease: Limits,
-    /// Of all leases of a session at this relay.
-    pub session: Limits,
-}
-
-const BURST_MS: u64 = 250;
-
-const fn class(packets: u64, bytes: u64, copies: u64) -> ClassLimits {
-    ClassLimits {
-        lease: scaled(packets, bytes, copies, 1),
-        session: scaled(packets, bytes, copies, 4),
-    }
-}
-
-const fn scaled(packets: u64, bytes: u64, copies: u64, factor: u64) -> Limits {
-    Limits {
-        packets: Rate::per_second(packets * factor, BURST_MS),
-        bytes: Rate::per_second(bytes * factor, BURST_MS),
-        copies: Rate::per_second(copies * factor, BURST_MS),
-    }
-}
-
-/// By rate class. 0: a player, with downloads. 1: four times that. 2: no limits, for measuring.
-const CLASSES: [ClassLimits; 3] = [
-    class(50_000, 64 << 20, 10_000),
-    class(200_000, 256 << 20, 40_000),
-    ClassLimits { lease: NO_LIMITS, session: NO_LIMITS },
-];
-
-const NO_LIMITS: Limits =
-    Limits { packets: Rate::UNLIMITED, bytes: Rate::UNLIMITED, copies: Rate::UNLIMITED };
-
-/// The limits of a class; an unknown class has those of class 0.
-pub fn limits(class: u8) -> &'static ClassLimits {
-    CLASSES.get(usize::from(class)).unwrap_or(&CLASSES[0])
 }
 
 #[cfg(test)]
@@ -155,11 +118,5 @@ mod tests {
     fn no_limit_is_no_limit() {
         let full_at = Rate::UNLIMITED.charge(0, 7, u64::MAX);
         assert_eq!(Rate::UNLIMITED.admits(full_at, 7, 64, u64::MAX), 64);
-    }
-
-    #[test]
-    fn unknown_classes_are_class_0() {
-        assert!(std::ptr::eq(limits(200), limits(0)));
-        assert!(!std::ptr::eq(limits(1), limits(0)));
     }
 }

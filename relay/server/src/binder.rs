@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender as CommandSender, TryRecvError};
 use lanrage_proto::KeyId;
@@ -16,9 +16,6 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::published::{BinderView, Published};
 use crate::queues::{Item, Queues};
-
-/// Established clients' messages handled for each newcomer's: neither class can starve the other.
-const ESTABLISHED_PER_NEWCOMER: usize = 32;
 
 /// What the slow side tells the binder.
 #[derive(Debug)]
@@ -97,12 +94,12 @@ pub(crate) struct BinderThread {
 }
 
 impl BinderThread {
-    /// Binds until told to stop. In order of urgency: activations, orders, time, established
-    /// clients, newcomers.
+    /// Binds until told to stop. In order of urgency: activations, orders, time, datagrams.
     pub(crate) fn run(mut self, stop: &AtomicBool) {
+        let queues = Arc::clone(&self.queues);
         while !stop.load(Ordering::Relaxed) {
             let now = self.clock.now();
-            while let Some(handle) = self.queues.activations.pop() {
+            while let Some(handle) = queues.activations.pop() {
                 self.core.handle_activation(now, handle);
             }
             self.obey();
@@ -112,12 +109,7 @@ impl BinderThread {
                 self.publish();
             }
             let mut is_idle = true;
-            for _ in 0..ESTABLISHED_PER_NEWCOMER {
-                let Some(item) = self.queues.established.pop() else { break };
-                self.handle(&item);
-                is_idle = false;
-            }
-            if let Some(item) = self.queues.newcomers.pop() {
+            for item in queues.round() {
                 self.handle(&item);
                 is_idle = false;
             }
@@ -130,6 +122,7 @@ impl BinderThread {
     }
 
     fn handle(&mut self, item: &Item) {
+        let begin = Instant::now();
         let now = self.clock.now();
         self.core.handle_datagram(now, item.datagram(), item.source, item.local);
         self.send();
@@ -143,6 +136,7 @@ impl BinderThread {
                 Err(_) => self.send_failed += 1,
             }
         }
+        self.core.spent(now, begin.elapsed().as_nanos() as u64);
     }
 
     fn obey(&mut self) {

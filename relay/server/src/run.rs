@@ -4,7 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use anyhow::Context as _;
-use lanrage_relay_core::{Binder, Shard, Stun};
+use lanrage_relay_core::{Binder, Classes, Shard, Stun};
 use lanrage_relay_table as table;
 use lanrage_relay_uring::{
     Backend, BackendKind, GsoSwitch, Options, SocketId, SocketOptions, Sockets, Waker, bind, probe,
@@ -194,7 +194,9 @@ impl Parts {
         let (writer, reader) = table::new(config.capacity).context("allocating the lease table")?;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
-        let mut core = Binder::new(keys.binder_identity(enrolment), writer, seed, self.clock.now());
+        let classes = Classes::default();
+        let identity = keys.binder_identity(enrolment);
+        let mut core = Binder::new(identity, writer, classes.clone(), seed, self.clock.now());
         core.set_bans(bans.iter().map(|row| row.subject.ban()));
         let queues = Arc::new(Queues::new());
         let stop = Arc::new(AtomicBool::new(false));
@@ -228,7 +230,7 @@ impl Parts {
         let cpus = allowed_cpus();
         for (number, sockets) in sockets.into_iter().enumerate() {
             let (kind, options, clock) = (self.kind, self.options.clone(), self.clock);
-            let core = Shard::new(enrolment.relay, reader.clone(), stun);
+            let core = Shard::new(enrolment.relay, reader.clone(), classes.clone(), stun);
             let (ids, queues, binder) = (ids.clone(), queues.clone(), binder_thread.clone());
             let cpu = (!cpus.is_empty()).then(|| cpus[number % cpus.len()]);
             let (opened, is_open) = mpsc::sync_channel(1);

@@ -183,6 +183,12 @@ impl LeaseLine {
         self.set_head(before, before & !(HAS_PREVIOUS << 40));
     }
 
+    /// Changes the rate class. One store, hence never torn.
+    pub(crate) fn set_rate_class(&self, rate_class: u8) {
+        let before = self.0.0[0].load(Ordering::Relaxed);
+        self.set_head(before, before & !(0xff << 56) | u64::from(rate_class) << 56);
+    }
+
     /// Frees the line and advances its generation. One store, hence never torn.
     pub(crate) fn free(&self) {
         let before = self.0.0[0].load(Ordering::Relaxed);

@@ -22,6 +22,7 @@ const LAST_SEEN: usize = 3;
 const RX_PACKETS: usize = 4;
 const RX_BYTES: usize = 5;
 const ACTIVATION: usize = 6;
+const EGRESS: usize = 7;
 
 /// Set beside the handle, so that handle 0 differs from a fresh line.
 const REPORTED: u64 = 1 << 32;
@@ -58,6 +59,16 @@ impl OwnerLine {
 
     pub fn set_bucket(&self, budget: Budget, value: u64) {
         self.word(budget as usize).store(value, Ordering::Relaxed);
+    }
+
+    /// A bucket more, of what is sent for the lease. The word is the caller's.
+    #[must_use]
+    pub fn egress(&self) -> u64 {
+        self.word(EGRESS).load(Ordering::Relaxed)
+    }
+
+    pub fn set_egress(&self, value: u64) {
+        self.word(EGRESS).store(value, Ordering::Relaxed);
     }
 
     #[must_use]

@@ -206,6 +206,16 @@ impl Writer {
         Ok(())
     }
 
+    /// Changes what a lease may send.
+    ///
+    /// # Errors
+    /// No such lease.
+    pub fn set_rate_class(&mut self, handle: Handle, rate_class: u8) -> Result<(), Stale> {
+        self.lease(handle).ok_or(Stale)?;
+        self.line(handle).set_rate_class(rate_class);
+        Ok(())
+    }
+
     /// Ends a lease. The other lease of its member stays.
     ///
     /// # Errors

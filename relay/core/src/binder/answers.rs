@@ -1,85 +1,77 @@
 use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash as _, Hasher as _};
 
 use lanrage_proto::frame::{Cookie, Nonce};
-use lanrage_proto::mac::mac32;
+use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
-use super::budgets::Budgets;
 use super::cookies::{Place, Purpose};
 use super::{Binder, Now, Outcome};
-use crate::rate::Meter;
 
 /// How long an answer is kept for a question that comes again.
 const KEPT_MS: u64 = 5_000;
-/// Answers kept; the oldest goes first.
-pub(super) const ANSWERS_MAX: usize = 4096;
+/// Answers kept; the oldest goes first. When 33,000 leases a second are resumed (100,000 in 3 s), that
+/// is 2 s: longer than a client asks again. An answer takes some 450 B, so all of them 30 MB.
+pub(super) const ANSWERS_MAX: usize = 65_536;
 
-/// A BIND or RESUME, and the way it came.
+/// A digest of a BIND or RESUME and the way it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Question {
-    digest: [u8; 32],
-    place: Place,
-}
+pub(super) struct Question(u128);
 
 /// The answers of the last seconds: the same question again costs no public-key work and changes
 /// nothing.
 #[derive(Debug)]
 pub(super) struct Answers {
-    key: [u8; 32],
-    by_question: HashMap<Question, Vec<u8>>,
+    key: [u8; 16],
+    by_question: HashMap<Question, Box<[u8]>>,
     by_age: VecDeque<(u64, Question)>,
 }
 
 impl Binder {
     /// What BIND and RESUME pass before they cost anything: the cookie of their HELLO for the place
-    /// they come from, and the budgets. A question that comes again gets its answer again.
+    /// they come from. A question that comes again gets its answer again.
     pub(super) fn admit(
         &mut self,
-        now: Now,
         (nonce, cookie): (Nonce, Cookie),
         datagram: &[u8],
         place: Place,
-        budget: fn(&mut Budgets) -> &mut Meter,
     ) -> Result<Question, Outcome> {
         if !self.cookies.holds(cookie, Purpose::Hello(nonce), place) {
             return Err(Outcome::BadCookie);
         }
         let question = self.answers.question(datagram, place);
-        if let Some(answer) = self.answers.find(&question) {
+        if let Some(answer) = self.answers.find(question) {
             let answer = answer.to_vec();
             self.transmit(place, answer);
             return Err(Outcome::Repeated);
-        }
-        if !self.budgets.prefixes.take(place.remote.ip(), now.ms) {
-            return Err(Outcome::PrefixBudget);
-        }
-        if !budget(&mut self.budgets).take(now.ms) {
-            return Err(Outcome::Budget);
         }
         Ok(question)
     }
 
     /// Answers an admitted question, and keeps the answer.
-    pub(super) fn answer(&mut self, now: Now, question: Question, answer: Vec<u8>) {
-        self.answers.keep(now.ms, question, answer.clone());
-        self.transmit(question.place, answer);
+    pub(super) fn answer(&mut self, now: Now, place: Place, question: Question, answer: Vec<u8>) {
+        self.answers.keep(now.ms, question, answer.as_slice().into());
+        self.transmit(place, answer);
     }
 }
 
 impl Answers {
     /// The key keeps digests from being made to collide.
-    pub(super) fn new(key: [u8; 32]) -> Self {
+    pub(super) fn new(key: [u8; 16]) -> Self {
         Self { key, by_question: HashMap::new(), by_age: VecDeque::new() }
     }
 
     fn question(&self, datagram: &[u8], place: Place) -> Question {
-        Question { digest: mac32(&self.key, &[datagram]), place }
+        let mut hasher = SipHasher24::new_with_key(&self.key);
+        place.hash(&mut hasher);
+        hasher.write(datagram);
+        Question(hasher.finish128().as_u128())
     }
 
-    fn find(&self, question: &Question) -> Option<&[u8]> {
-        self.by_question.get(question).map(Vec::as_slice)
+    fn find(&self, question: Question) -> Option<&[u8]> {
+        self.by_question.get(&question).map(Box::as_ref)
     }
 
-    fn keep(&mut self, now_ms: u64, question: Question, answer: Vec<u8>) {
+    fn keep(&mut self, now_ms: u64, question: Question, answer: Box<[u8]>) {
         if self.by_age.len() == ANSWERS_MAX {
             self.forget_oldest();
         }

@@ -1,3 +1,4 @@
+use lanrage_proto::datagram::Kind;
 use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound, Refusal};
 use lanrage_proto::handshake::{Responder, ephemeral_seed};
 use lanrage_proto::{RelayId, TunnelKey, signed};
@@ -15,10 +16,16 @@ impl Binder {
             return Outcome::Malformed;
         };
         let exchange = (bind.nonce, bind.cookie);
-        let question = match self.admit(now, exchange, datagram, place, |all| &mut all.bind) {
+        let question = match self.admit(exchange, datagram, place) {
             Ok(question) => question,
             Err(outcome) => return outcome,
         };
+        if !self.budgets.binds.take(place.remote.ip(), now.ms) {
+            return Outcome::PrefixBudget;
+        }
+        if !self.budgets.admit(Kind::Bind, now.ms) {
+            return Outcome::Budget;
+        }
         let seed = ephemeral_seed(&mut self.rng);
         let (key, relay) = (&self.identity.key, self.identity.relay);
         let Ok((responder, payload)) = Responder::accept(key, &bind, relay, seed) else {
@@ -38,7 +45,7 @@ impl Binder {
         };
         let noise = responder.answer(&result);
         let answer = Bound { nonce: bind.nonce, noise: &noise }.encode();
-        self.answer(now, question, answer);
+        self.answer(now, place, question, answer);
         outcome
     }
 

@@ -1,3 +1,4 @@
+use lanrage_proto::datagram::Kind;
 use lanrage_proto::frame::control::{Message, Sealed};
 use lanrage_relay_table::{Endpoint, Handle, Lease};
 
@@ -12,7 +13,7 @@ impl Binder {
         let Ok(sealed) = Sealed::decode(datagram) else {
             return Outcome::Malformed;
         };
-        if !self.budgets.control.take(now.ms) {
+        if !self.budgets.admit(Kind::Control, now.ms) {
             return Outcome::Budget;
         }
         let handle = handle_from_wire(sealed.handle);

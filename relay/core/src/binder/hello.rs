@@ -1,3 +1,4 @@
+use lanrage_proto::datagram::Kind;
 use lanrage_proto::frame::VERSION;
 use lanrage_proto::frame::challenge::{Challenge, Unsupported};
 use lanrage_proto::frame::hello::Hello;
@@ -14,7 +15,7 @@ impl Binder {
         let Some(certificate) = self.certificate else {
             return Outcome::NoCertificate;
         };
-        if !self.budgets.hello.take(now.ms) {
+        if !self.budgets.admit(Kind::Hello, now.ms) {
             return Outcome::Budget;
         }
         let nonce = hello.nonce;

@@ -154,7 +154,7 @@ impl Binder {
             member: member(claim.member),
             endpoint,
             tag: Tag(self.rng.next_u32()),
-            rate_class: claim.rate_class.0,
+            rate_class: self.class_of(claim.session, claim.member, claim.rate_class),
         };
         let random = self.rng.next_u64();
         let inserted =

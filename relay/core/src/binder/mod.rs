@@ -12,6 +12,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 use zeroize::Zeroizing;
 
+use crate::classes::Classes;
+
 mod outcome;
 pub use outcome::{BinderCounters, End, Outcome};
 mod answers;
@@ -19,6 +21,8 @@ mod bans;
 pub use bans::{Ban, KeyPrefix};
 mod bind;
 mod budgets;
+mod caps;
+pub use caps::{Cap, CapError, Caps};
 mod control;
 mod cookies;
 mod drain;
@@ -35,6 +39,7 @@ mod timers;
 use answers::Answers;
 use bans::Bans;
 use budgets::Budgets;
+use caps::Standing;
 use cookies::{Cookies, Place};
 use drain::Drain;
 use leases::Record;
@@ -121,7 +126,8 @@ pub struct Stored {
 ///
 /// **The shell calls [`Binder::handle_datagram`] for each datagram from a shard,
 /// [`Binder::handle_activation`] for each activation and [`Binder::handle_timeout`] at
-/// [`Binder::poll_timeout`]; after each call it sends what [`Binder::poll_transmit`] gives.**
+/// [`Binder::poll_timeout`]; after each call it sends what [`Binder::poll_transmit`] gives, and says
+/// by [`Binder::spent`] how long a datagram took.**
 #[derive(Debug)]
 pub struct Binder {
     identity: Identity,
@@ -138,6 +144,8 @@ pub struct Binder {
     answers: Answers,
     ranks: Ranks,
     budgets: Budgets,
+    classes: Classes,
+    standing: Standing,
     timers: Timers,
     transmits: VecDeque<Transmit>,
     counters: BinderCounters,
@@ -146,10 +154,17 @@ pub struct Binder {
 
 impl Binder {
     /// A binder that has no certificate, no signing keys and no control yet.
-    pub fn new(identity: Identity, table: Writer, seed: [u8; 32], now: Now) -> Self {
+    /// Its shards have the same classes.
+    pub fn new(
+        identity: Identity,
+        table: Writer,
+        classes: Classes,
+        seed: [u8; 32],
+        now: Now,
+    ) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let slots = table.slots() as usize;
-        let (mut ranks, mut prefixes, mut answers) = ([0; 16], [0; 16], [0; 32]);
+        let (mut ranks, mut prefixes, mut answers) = ([0; 16], [0; 16], [0; 16]);
         rng.fill_bytes(&mut ranks);
         rng.fill_bytes(&mut prefixes);
         rng.fill_bytes(&mut answers);
@@ -167,6 +182,8 @@ impl Binder {
             answers: Answers::new(answers),
             ranks: Ranks::new(ranks, (4 * slots).max(RANKS_MIN)),
             budgets: Budgets::new(prefixes),
+            classes,
+            standing: Standing::default(),
             timers: Timers::new(now.ms),
             transmits: VecDeque::new(),
             counters: BinderCounters::default(),
@@ -233,6 +250,12 @@ impl Binder {
         };
         self.counters.count(outcome);
         outcome
+    }
+
+    /// The last datagram took so long, with the sending of its answer: what each kind of datagram may
+    /// cost is a share of the binder's time.
+    pub fn spent(&mut self, now: Now, ns: u64) {
+        self.budgets.charge(now.ms, ns);
     }
 
     /// A frame has used a pending lease: it becomes its member's own.

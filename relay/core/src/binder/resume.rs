@@ -1,5 +1,6 @@
 use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305};
+use lanrage_proto::datagram::Kind;
 use lanrage_proto::frame::bind::BindResult;
 use lanrage_proto::frame::resume::{Resume, Resumed, TICKET_LEN_MAX};
 use lanrage_proto::wire::{Malformed, Reader, Writer};
@@ -26,22 +27,29 @@ impl Binder {
             return Outcome::Malformed;
         };
         let exchange = (resume.nonce, resume.cookie);
-        let question = match self.admit(now, exchange, datagram, place, |all| &mut all.resume) {
+        let question = match self.admit(exchange, datagram, place) {
             Ok(question) => question,
             Err(outcome) => return outcome,
         };
-        let Some((key, claim)) = self.open_ticket(resume.ticket) else {
+        let ip = place.remote.ip();
+        if !self.budgets.forgeries.has(ip, now.ms) {
+            return Outcome::PrefixBudget;
+        }
+        if !self.budgets.admit(Kind::Resume, now.ms) {
+            return Outcome::Budget;
+        }
+        let opened = self.open_ticket(resume.ticket);
+        let relay = self.identity.relay;
+        let Some((key, claim)) = opened.filter(|(key, _)| resume.proves(key, relay)) else {
+            self.budgets.forgeries.take(ip, now.ms);
             return Outcome::NotAuthentic;
         };
-        if !resume.proves(&key, self.identity.relay) {
-            return Outcome::NotAuthentic;
-        }
         let (result, outcome) = match self.grant(now, place, &claim) {
             Ok((lease, _)) => (BindResult::Lease(lease), Outcome::Resumed),
             Err(reason) => (refused(reason, now), Outcome::Refused(reason)),
         };
         let answer = Resumed::seal(&resume, &key, &result);
-        self.answer(now, question, answer);
+        self.answer(now, place, question, answer);
         outcome
     }
 

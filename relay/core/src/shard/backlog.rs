@@ -20,6 +20,8 @@ pub(super) struct Broadcast {
 #[derive(Debug)]
 pub(super) struct Backlog {
     slots: Box<[Slot]>,
+    /// By slot, so that counting a session's does not touch the slots.
+    sessions: Box<[u64]>,
     first: usize,
     len: usize,
 }
@@ -34,21 +36,35 @@ struct Slot {
 impl Backlog {
     pub(super) fn new(slots: usize) -> Self {
         let slot = || Slot { broadcast: None, bytes: [0; DATAGRAM_LEN_MAX], len: 0 };
-        Self { slots: (0..slots).map(|_| slot()).collect(), first: 0, len: 0 }
+        Self {
+            slots: (0..slots).map(|_| slot()).collect(),
+            sessions: vec![0; slots].into(),
+            first: 0,
+            len: 0,
+        }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    pub(super) const fn is_full(&self) -> bool {
-        self.len == self.slots.len()
+    /// Whether one more of the session's may wait: a session has at most a quarter as many as there is
+    /// room for, so that a loud one leaves room to others, and less the more are loud (A. K. Choudhury
+    /// and E. L. Hahne, "Dynamic queue length thresholds", IEEE/ACM Trans. Networking 6(2), 1998).
+    pub(super) fn has_room(&self, session: SessionId) -> bool {
+        let (wrapped, waiting) = self.sessions.split_at(self.first);
+        let until_end = self.len.min(waiting.len());
+        let waiting = waiting[..until_end].iter().chain(&wrapped[..self.len - until_end]);
+        let own = waiting.filter(|other| **other == session.0).count();
+        let free = self.slots.len() - self.len;
+        free > 0 && own <= free / 4
     }
 
     /// The caller has seen that there is room; `frame` is at most a datagram long.
     pub(super) fn push(&mut self, broadcast: Broadcast, frame: &[u8]) {
-        debug_assert!(!self.is_full());
+        debug_assert!(self.len < self.slots.len());
         let at = (self.first + self.len) % self.slots.len();
+        self.sessions[at] = broadcast.session.0;
         let slot = &mut self.slots[at];
         slot.broadcast = Some(broadcast);
         slot.bytes[..frame.len()].copy_from_slice(frame);

@@ -2,8 +2,8 @@ use lanrage_relay_table::{Cursor, Endpoint, Handle, Lease, Miss, Reader};
 
 use super::backlog::Broadcast;
 use super::{Counters, Shard, Verdict, charge};
+use crate::classes::Classes;
 use crate::drops::DropReason;
-use crate::rate;
 
 impl Shard {
     /// Finds the first targets of a broadcast and puts it into the backlog when there are more
@@ -19,7 +19,7 @@ impl Shard {
             cursor: Cursor::start(lease.chain),
             has_begun: self.backlog.is_empty(),
         };
-        if self.backlog.is_full() {
+        if !self.backlog.is_empty() && !self.backlog.has_room(lease.session) {
             return self.counters.drop(DropReason::BroadcastBacklog, 1);
         }
         while self.backlog.is_empty() && self.targets.len() < self.copies_left {
@@ -45,7 +45,7 @@ impl Shard {
             let (broadcast, frame) = self.backlog.front()?;
             let (handle, rate_class, len) = (broadcast.handle, broadcast.rate_class, frame.len());
             if !std::mem::replace(&mut broadcast.has_begun, true)
-                && !may_begin(&self.table, broadcast, self.now_ms)
+                && !may_begin(&self.table, &self.classes, broadcast, self.now_ms)
             {
                 self.counters.broadcasts_cut += 1;
                 self.backlog.pop();
@@ -68,18 +68,23 @@ impl Shard {
         let copies = copies as u64;
         self.counters.copies += copies;
         self.counters.planned += copies;
+        self.egress.count(copies, copies * len as u64);
         if let Ok(from) = self.table.source(handle) {
-            let limits = rate::limits(rate_class);
-            charge::copies(limits, &from, self.now_ms, copies, copies * len as u64);
+            let bytes = copies * len as u64;
+            charge::copies(self.classes.of(rate_class), &from, self.now_ms, copies, bytes);
+            self.egress.charge(&from, self.now_ms, copies, bytes);
         }
     }
 }
 
 /// Whether the sender of a broadcast that waited has its lease still, and copies left: those of its
 /// broadcasts before this one were made, and charged, after this one was admitted.
-fn may_begin(table: &Reader, broadcast: &Broadcast, now_ms: u64) -> bool {
+fn may_begin(table: &Reader, classes: &Classes, broadcast: &Broadcast, now_ms: u64) -> bool {
     match table.source(broadcast.handle) {
-        Ok(from) => charge::has_copies(rate::limits(broadcast.rate_class), &from, now_ms),
+        Ok(from) => {
+            let has = charge::has_copies(classes.of(broadcast.rate_class), &from, now_ms);
+            has.lease && has.session
+        }
         Err(Miss::Torn) => true,
         Err(Miss::Absent) => false,
     }

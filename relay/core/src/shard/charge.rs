@@ -1,7 +1,7 @@
-use lanrage_relay_table::{Budget, OwnerLine, SessionLine, Source};
+use lanrage_relay_table::{Budget, Source};
 
+use crate::classes::Class;
 use crate::drops::DropReason;
-use crate::rate::{ClassLimits, Limits, Rate};
 
 /// What a run of frames asks of the buckets.
 #[derive(Clone, Copy, Debug)]
@@ -14,66 +14,73 @@ pub(super) struct Load {
 }
 
 /// How many frames of the load pass, and what stops the others.
-pub(super) fn admit(limits: &ClassLimits, from: &Source<'_>, load: Load) -> (u64, DropReason) {
-    let lease = fit(&limits.lease, |budget| from.owner.bucket(budget), load);
-    let session = fit(&limits.session, |budget| from.session.bucket(budget), load);
+#[inline]
+pub(super) fn admit(class: &Class, from: &Source<'_>, load: Load) -> (u64, DropReason) {
+    let Load { now_ms, frames, bytes, is_broadcast } = load;
+    let (Source { owner, session, .. }, Class { lease: one, session: all }) = (from, class);
+    let packets = one.packets().admits(owner.bucket(Budget::Packets), now_ms, frames, 1);
+    let lease = packets.min(one.bytes().admits(owner.bucket(Budget::Bytes), now_ms, frames, bytes));
+    let packets = all.packets().admits(session.bucket(Budget::Packets), now_ms, frames, 1);
+    let session =
+        packets.min(all.bytes().admits(session.bucket(Budget::Bytes), now_ms, frames, bytes));
+    // How many copies there will be is not known yet: they are charged when they are made.
+    let (lease, session) = match is_broadcast {
+        true => {
+            let copies = has_copies(class, from, now_ms);
+            (lease * u64::from(copies.lease), session * u64::from(copies.session))
+        }
+        false => (lease, session),
+    };
     match session < lease {
         true => (session, DropReason::RateSession),
         false => (lease, DropReason::RateLease),
     }
 }
 
-fn fit(limits: &Limits, bucket: impl Fn(Budget) -> u64, load: Load) -> u64 {
-    let admits =
-        |rate: Rate, budget, units| rate.admits(bucket(budget), load.now_ms, load.frames, units);
-    let fit = admits(limits.packets, Budget::Packets, 1);
-    let fit = fit.min(admits(limits.bytes, Budget::Bytes, load.bytes));
-    // How many copies there will be is not known yet: they are charged when they are made.
-    if load.is_broadcast { fit.min(admits(limits.copies, Budget::Copies, 1)) } else { fit }
+/// Who may have copies made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HasCopies {
+    pub(super) lease: bool,
+    pub(super) session: bool,
 }
 
-/// Whether lease and session may have copies made.
-pub(super) fn has_copies(limits: &ClassLimits, from: &Source<'_>, now_ms: u64) -> bool {
-    let admits = |rate: Rate, full_at| rate.admits(full_at, now_ms, 1, 1) == 1;
-    admits(limits.lease.copies, from.owner.bucket(Budget::Copies))
-        && admits(limits.session.copies, from.session.bucket(Budget::Copies))
+pub(super) fn has_copies(class: &Class, from: &Source<'_>, now_ms: u64) -> HasCopies {
+    let Source { owner, session, .. } = from;
+    let lease = class.lease.copies().admits(owner.bucket(Budget::Copies), now_ms, 1, 1);
+    let session = class.session.copies().admits(session.bucket(Budget::Copies), now_ms, 1, 1);
+    HasCopies { lease: lease == 1, session: session == 1 }
 }
 
 /// Charges frames received from a lease.
-pub(super) fn frames(
-    limits: &ClassLimits,
-    from: &Source<'_>,
-    now_ms: u64,
-    frames: u64,
-    bytes: u64,
-) {
-    let Source { owner, session, .. } = from;
-    owner.count_received(frames, bytes);
-    lease(owner, Budget::Packets, limits.lease.packets, now_ms, frames);
-    lease(owner, Budget::Bytes, limits.lease.bytes, now_ms, bytes);
-    all(session, Budget::Packets, limits.session.packets, now_ms, frames);
-    all(session, Budget::Bytes, limits.session.bytes, now_ms, bytes);
+#[inline]
+pub(super) fn frames(class: &Class, from: &Source<'_>, now_ms: u64, frames: u64, bytes: u64) {
+    from.owner.count_received(frames, bytes);
+    let Class { lease, session } = class;
+    charge_lease(from, Budget::Packets, |full_at| lease.packets().charge(full_at, now_ms, frames));
+    charge_lease(from, Budget::Bytes, |full_at| lease.bytes().charge(full_at, now_ms, bytes));
+    charge_session(from, Budget::Packets, |full_at| {
+        session.packets().charge(full_at, now_ms, frames)
+    });
+    charge_session(from, Budget::Bytes, |full_at| session.bytes().charge(full_at, now_ms, bytes));
 }
 
 /// Charges copies of a lease's broadcast.
-pub(super) fn copies(
-    limits: &ClassLimits,
-    from: &Source<'_>,
-    now_ms: u64,
-    copies: u64,
-    bytes: u64,
-) {
-    let Source { owner, session, .. } = from;
-    lease(owner, Budget::Copies, limits.lease.copies, now_ms, copies);
-    lease(owner, Budget::Bytes, limits.lease.bytes, now_ms, bytes);
-    all(session, Budget::Copies, limits.session.copies, now_ms, copies);
-    all(session, Budget::Bytes, limits.session.bytes, now_ms, bytes);
+pub(super) fn copies(class: &Class, from: &Source<'_>, now_ms: u64, copies: u64, bytes: u64) {
+    let Class { lease, session } = class;
+    charge_lease(from, Budget::Copies, |full_at| lease.copies().charge(full_at, now_ms, copies));
+    charge_lease(from, Budget::Bytes, |full_at| lease.bytes().charge(full_at, now_ms, bytes));
+    charge_session(from, Budget::Copies, |full_at| {
+        session.copies().charge(full_at, now_ms, copies)
+    });
+    charge_session(from, Budget::Bytes, |full_at| session.bytes().charge(full_at, now_ms, bytes));
 }
 
-fn lease(owner: &OwnerLine, budget: Budget, rate: Rate, now_ms: u64, units: u64) {
-    owner.set_bucket(budget, rate.charge(owner.bucket(budget), now_ms, units));
+#[inline]
+fn charge_lease(from: &Source<'_>, budget: Budget, charge: impl FnOnce(u64) -> u64) {
+    from.owner.set_bucket(budget, charge(from.owner.bucket(budget)));
 }
 
-fn all(session: &SessionLine, budget: Budget, rate: Rate, now_ms: u64, units: u64) {
-    session.set_bucket(budget, rate.charge(session.bucket(budget), now_ms, units));
+#[inline]
+fn charge_session(from: &Source<'_>, budget: Budget, charge: impl FnOnce(u64) -> u64) {
+    from.session.set_bucket(budget, charge(from.session.bucket(budget)));
 }

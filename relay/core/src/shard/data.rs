@@ -4,13 +4,12 @@ use lanrage_proto::Destination;
 use lanrage_proto::frame::DATAGRAM_LEN_MAX;
 use lanrage_proto::frame::data::{HEADER_LEN, Sent, overwrite_for_delivery};
 use lanrage_proto::frame::hint::HintKind;
-use lanrage_relay_table::{Endpoint, Lease, Miss, Reader, Source, State};
+use lanrage_relay_table::{Endpoint, Lease, Miss, Source, State};
 
 use super::charge::{self, Load};
 use super::{Shard, Verdict};
 use crate::drops::DropReason;
 use crate::ids::{handle_from_wire, member};
-use crate::rate;
 
 /// A frame that is not forwarded, and whether its sender is told.
 struct Refused(DropReason, Option<HintKind>);
@@ -29,42 +28,53 @@ impl Shard {
         segment_size: usize,
         source: SocketAddr,
     ) -> Verdict {
-        let segments = run.len().div_ceil(segment_size) as u64;
+        let segments =
+            if run.len() <= segment_size { 1 } else { run.len().div_ceil(segment_size) as u64 };
         self.counters.received += segments;
         let Some(header) = run.first_chunk().filter(|_| segment_size <= DATAGRAM_LEN_MAX) else {
             return self.counters.drop(DropReason::Length, segments);
         };
         let sent = Sent::decode(header);
-        let checked = check(&self.table, &sent, source);
-        let (from, destination) = match checked {
-            Ok(checked) => checked,
+        let from = match self.table.source(handle_from_wire(sent.handle)) {
+            Ok(from) => from,
+            Err(miss) => return self.refuse(miss.into(), segments, &sent),
+        };
+        let Source { lease, owner, .. } = &from;
+        let destination = match check(lease, &sent, source) {
+            Ok(destination) => destination,
             Err(refused) => return self.refuse(refused, segments, &sent),
         };
-        let Source { lease, owner, .. } = from;
 
         owner.set_last_seen_ms(self.now_ms);
-        let limits = rate::limits(lease.rate_class);
+        let class = self.classes.of(lease.rate_class);
         let load = Load {
             now_ms: self.now_ms,
             frames: segments,
             bytes: segment_size as u64,
             is_broadcast: destination == Destination::Everyone,
         };
-        let (admitted, limit) = charge::admit(limits, &from, load);
+        let (mut admitted, mut limit) = charge::admit(class, &from, load);
+        if self.egress.is_short() {
+            let fit = self.egress.admits(&from, load);
+            if fit < admitted {
+                (admitted, limit) = (fit, DropReason::EgressShare);
+            }
+        }
+        let mut len = run.len();
         if admitted < segments {
             self.counters.drop(limit, segments - admitted);
             owner.count_dropped(segments - admitted);
+            if admitted == 0 {
+                return Verdict::Drop;
+            }
+            len = len.min(admitted as usize * segment_size);
         }
-        if admitted == 0 {
-            return Verdict::Drop;
-        }
-        let len = run.len().min(admitted as usize * segment_size);
-        charge::frames(limits, &from, self.now_ms, admitted, len as u64);
+        charge::frames(class, &from, self.now_ms, admitted, len as u64);
         if lease.state == State::Pending && !owner.is_activation_reported(lease.handle) {
             self.activation = Some(lease.handle);
         }
 
-        let route = self.route(&lease, &sent, destination);
+        let route = self.route(lease, &sent, destination);
         let run = &mut run[..len];
         let to = match route {
             Ok(route) => route,
@@ -76,6 +86,11 @@ impl Shard {
         run.chunks_mut(segment_size)
             .filter_map(<[u8]>::first_chunk_mut::<HEADER_LEN>)
             .for_each(|header| overwrite_for_delivery(header, self.relay));
+        let (lease, bytes) = (*lease, len as u64);
+        if !matches!(to, Route::Members) {
+            self.egress.charge(&from, self.now_ms, admitted, bytes);
+            self.egress.count(admitted, bytes);
+        }
         match to {
             Route::Members => self.broadcast(&lease, run),
             Route::Back => {
@@ -133,33 +148,34 @@ enum Route {
     Members,
 }
 
-/// The checks of §3.1 after the length, in their order.
-fn check<'a>(
-    table: &'a Reader,
-    sent: &Sent,
-    source: SocketAddr,
-) -> Result<(Source<'a>, Destination), Refused> {
+impl From<Miss> for Refused {
+    fn from(miss: Miss) -> Self {
+        match miss {
+            Miss::Absent => Self(DropReason::Handle, Some(HintKind::NoLease)),
+            Miss::Torn => DropReason::TableBusy.into(),
+        }
+    }
+}
+
+/// The checks of §3.1 after length and handle, in their order.
+#[inline]
+fn check(lease: &Lease, sent: &Sent, source: SocketAddr) -> Result<Destination, Refused> {
     let unknown = |reason| Refused(reason, Some(HintKind::NoLease));
-    let from = table.source(handle_from_wire(sent.handle)).map_err(|miss| match miss {
-        Miss::Absent => unknown(DropReason::Handle),
-        Miss::Torn => DropReason::TableBusy.into(),
-    })?;
+    if lease.tag.0 != sent.tag.0 {
+        return Err(unknown(DropReason::Tag));
+    }
     let ip = match source.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,
     };
-    if from.lease.tag.0 != sent.tag.0 {
-        return Err(unknown(DropReason::Tag));
-    }
-    if !from.lease.accepts(ip, source.port()) {
+    if !lease.accepts(ip, source.port()) {
         return Err(unknown(DropReason::Address));
     }
-    if u16::from(from.lease.member.number()) != sent.source {
+    if u16::from(lease.member.number()) != sent.source {
         return Err(DropReason::Source.into());
     }
     if sent.flags != 0 {
         return Err(DropReason::Flags.into());
     }
-    let destination = Destination::from_wire(sent.destination).ok_or(DropReason::Destination)?;
-    Ok((from, destination))
+    Destination::from_wire(sent.destination).ok_or_else(|| DropReason::Destination.into())
 }

@@ -12,6 +12,7 @@ use lanrage_proto::frame::resume::Resume;
 use lanrage_proto::stun;
 use lanrage_relay_table::{Endpoint, Handle, Reader};
 
+use crate::classes::Classes;
 use crate::drops::DropReason;
 use crate::ids::handle_from_wire;
 use crate::rate::{Meter, Rate};
@@ -23,12 +24,14 @@ mod backlog;
 mod broadcast;
 mod charge;
 mod data;
+mod egress;
 mod hints;
 pub use answer::Answer;
 mod counters;
 pub use counters::Counters;
 
 use backlog::Backlog;
+use egress::Egress;
 use hints::Hints;
 
 /// Copies of broadcasts a shard makes in one pass of its loop; the rest waits for the next.
@@ -58,13 +61,15 @@ pub enum Verdict {
     Drop,
 }
 
-/// The binder's queues: the first is served before the second.
+/// The binder's queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// CONTROL and RESUME: of those who have or had a lease.
     Established,
-    /// HELLO and BIND: anybody's.
-    Newcomer,
+    /// HELLO: anybody's, and cheap.
+    Hello,
+    /// BIND: anybody's, and as expensive as a hundred others.
+    Bind,
 }
 
 /// The longest datagram that goes to the binder.
@@ -92,6 +97,7 @@ pub enum Stun {
 pub struct Shard {
     relay: RelayId,
     table: Reader,
+    classes: Classes,
     now_ms: u64,
     stun: Option<Meter>,
     hints: Hints,
@@ -99,15 +105,17 @@ pub struct Shard {
     targets: Vec<Endpoint>,
     copies_left: usize,
     backlog: Backlog,
+    egress: Egress,
     activation: Option<Handle>,
 }
 
 impl Shard {
     /// A shard of this relay; all it ever needs is allocated here.
-    pub fn new(relay: RelayId, table: Reader, stun: Stun) -> Self {
+    pub fn new(relay: RelayId, table: Reader, classes: Classes, stun: Stun) -> Self {
         Self {
             relay,
             table,
+            classes,
             now_ms: 0,
             stun: (stun == Stun::Answer).then(|| Meter::new(STUN_ANSWERS)),
             hints: Hints::default(),
@@ -115,6 +123,7 @@ impl Shard {
             targets: Vec::with_capacity(COPIES_PER_PASS),
             copies_left: COPIES_PER_PASS,
             backlog: Backlog::new(BACKLOG_LEN),
+            egress: Egress::new(),
             activation: None,
         }
     }
@@ -123,6 +132,13 @@ impl Shard {
     pub fn begin_pass(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
         self.copies_left = COPIES_PER_PASS;
+        self.egress.begin_pass(now_ms, self.counters.planned);
+    }
+
+    /// So many datagrams more, of those the shell was told to send, were not sent for lack of room:
+    /// EAGAIN, ENOBUFS. While that happens every lease has its share of what can be sent.
+    pub const fn egress_failed(&mut self, datagrams: u64) {
+        self.egress.failed(datagrams);
     }
 
     /// Loads the lines of the lease that a later [`Shard::handle_run`] will look at.
@@ -143,8 +159,8 @@ impl Shard {
         match kind(run) {
             Kind::Data => self.handle_data(run, segment_size.clamp(1, run.len()), source),
             Kind::Stun => self.handle_stun(run, source),
-            Kind::Hello => self.hand_over(run, Hello::LEN, Hello::LEN, Class::Newcomer),
-            Kind::Bind => self.hand_over(run, Bind::LEN, Bind::LEN, Class::Newcomer),
+            Kind::Hello => self.hand_over(run, Hello::LEN, Hello::LEN, Class::Hello),
+            Kind::Bind => self.hand_over(run, Bind::LEN, Bind::LEN, Class::Bind),
             Kind::Control => {
                 self.hand_over(run, Sealed::LEN_MIN, Sealed::LEN_MAX, Class::Established)
             }

@@ -6,7 +6,7 @@ use lanrage_proto::bytes::Signature;
 use lanrage_proto::signed::RelayCertificate;
 use lanrage_proto::{KeyId, PoolId, RelayId, TunnelKey};
 use lanrage_relay_core::binder::{Binder, Identity, Now};
-use lanrage_relay_core::{Shard, Stun, Verdict};
+use lanrage_relay_core::{Classes, Shard, Stun, Verdict};
 use lanrage_relay_table::{Capacity, Endpoint, LocalId};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
@@ -120,11 +120,12 @@ fn start(
         secret: Zeroizing::new([relay.0 as u8 + 150; 32]),
         resumption: Zeroizing::new([relay.0 as u8 + 200; 32]),
     };
-    let mut binder = Binder::new(identity, writer, [relay.0 as u8 + starts; 32], now);
+    let classes = Classes::default();
+    let mut binder = Binder::new(identity, writer, classes.clone(), [relay.0 as u8 + starts; 32], now);
     binder.set_certificate(certificate);
     binder.set_signing_keys(keys.to_vec());
     binder.control_found(now);
-    (Shard::new(relay, reader, Stun::Answer), binder)
+    (Shard::new(relay, reader, classes, Stun::Answer), binder)
 }
 
 fn address(endpoint: Endpoint) -> SocketAddr {
