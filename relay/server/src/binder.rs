@@ -126,6 +126,7 @@ impl BinderThread {
         let now = self.clock.now();
         self.core.handle_datagram(now, item.datagram(), item.source, item.local);
         self.send();
+        self.core.spent(now, begin.elapsed().as_nanos() as u64);
     }
 
     fn send(&mut self) {
@@ -136,7 +137,6 @@ impl BinderThread {
                 Err(_) => self.send_failed += 1,
             }
         }
-        self.core.spent(now, begin.elapsed().as_nanos() as u64);
     }
 
     fn obey(&mut self) {

@@ -32,7 +32,8 @@ pub(crate) struct Health {
     pub(crate) published: Arc<Published>,
     pub(crate) facts: Facts,
     pub(crate) clock: Clock,
-    pub(crate) shards: usize,
+    /// That forward.
+    pub(crate) threads: usize,
 }
 
 impl Health {
@@ -42,7 +43,7 @@ impl Health {
         let now_ms = self.clock.ms();
         let is_alive = |alive_ms: u64| now_ms.saturating_sub(alive_ms) < ALIVE_MAX_MS;
         let shards = self.published.shards();
-        if shards.len() < self.shards {
+        if shards.len() < self.threads {
             return Err("not enrolled, or starting".to_owned());
         }
         if !shards.iter().all(|shard| is_alive(shard.alive_ms.load(Ordering::Relaxed))) {

@@ -41,4 +41,6 @@ mod kept;
 mod metrics;
 mod published;
 mod queues;
+mod role;
 mod shard;
+mod steering;

@@ -12,6 +12,7 @@ use metrics::{counter, describe_counter, describe_gauge, gauge, with_local_recor
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::published::{BinderView, Published, ShardView};
+use crate::role::Role;
 
 /// The counters: name, help.
 const COUNTERS: [(&str, &str); 24] = [
@@ -51,19 +52,20 @@ const COUNTERS: [(&str, &str); 24] = [
 ];
 
 /// The gauges: name, help.
-const GAUGES: [(&str, &str); 10] = [
+const GAUGES: [(&str, &str); 11] = [
     ("accounting_skew", "What the counting identities are off by: must read 0."),
     ("leases", "Leases now, by state."),
     ("leases_capacity", "Leases there is room for."),
     ("sessions", "Sessions with a lease now."),
     ("io_backend", "1 for the back end in use."),
+    ("steering", "1 for how datagrams reach the shards."),
     ("ready", "Whether /readyz says yes."),
     ("control_connected", "Whether the stream from control lives."),
     (
         "certificate_not_after_seconds",
         "When the relay's certificate ends, since 1970; 0 without one.",
     ),
-    ("shards", "Threads that forward."),
+    ("shards", "Threads that forward data."),
     ("build_info", "1, with the program's version."),
 ];
 
@@ -71,6 +73,7 @@ const GAUGES: [(&str, &str); 10] = [
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub(crate) backend: &'static str,
+    pub(crate) steering: &'static str,
     pub(crate) capacity: u32,
     /// By local id.
     pub(crate) listen: Vec<SocketAddr>,
@@ -90,7 +93,8 @@ pub(crate) fn render(published: &Published, facts: &Facts, is_ready: bool) -> St
         shard_metrics(&shards);
         binder_metrics(published.binder().as_ref());
         state_metrics(published, facts, is_ready);
-        gauge!("lanrage_relay_shards").set(shards.len() as f64);
+        let forward_data = shards.iter().filter(|shard| shard.role != Role::Control);
+        gauge!("lanrage_relay_shards").set(forward_data.count() as f64);
     });
     let mut page = recorder.handle().render();
     let total = |of: fn(&ShardView) -> &Counter| shards.iter().map(|s| of(s).get()).sum::<u64>();
@@ -204,6 +208,7 @@ fn binder_metrics(binder: Option<&BinderView>) {
 fn state_metrics(published: &Published, facts: &Facts, is_ready: bool) {
     gauge!("lanrage_relay_leases_capacity").set(f64::from(facts.capacity));
     gauge!("lanrage_relay_io_backend", "backend" => facts.backend).set(1);
+    gauge!("lanrage_relay_steering", "by" => facts.steering).set(1);
     gauge!("lanrage_relay_ready").set(u32::from(is_ready));
     gauge!("lanrage_relay_control_connected")
         .set(u32::from(published.has_control.load(Ordering::Relaxed)));

@@ -7,10 +7,13 @@ use lanrage_relay_core::{BinderCounters, Counters, Draining};
 use lanrage_relay_table::Counts;
 use lanrage_relay_uring as uring;
 
+use crate::role::Role;
+
 /// One shard's counts. Only the shard writes, without a lock; a reader may see the words of two
 /// batches mixed, so what must add up is added up by the shard.
 #[derive(Debug)]
 pub(crate) struct ShardView {
+    pub(crate) role: Role,
     words: [AtomicU64; Counters::WORDS],
     /// What the shard's identities are off by.
     pub(crate) skew: AtomicU64,
@@ -23,8 +26,9 @@ pub(crate) struct ShardView {
 }
 
 impl ShardView {
-    pub(crate) fn new(kernel: Arc<uring::Counters>) -> Self {
+    pub(crate) fn new(role: Role, kernel: Arc<uring::Counters>) -> Self {
         Self {
+            role,
             words: std::array::from_fn(|_| AtomicU64::new(0)),
             skew: AtomicU64::new(0),
             send_skew: AtomicU64::new(0),

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use lanrage_relay_core::{Binder, Classes, Shard, Stun};
 use lanrage_relay_table as table;
 use lanrage_relay_uring::{
-    Backend, BackendKind, GsoSwitch, Options, SocketId, SocketOptions, Sockets, Waker, bind, probe,
+    Backend, BackendKind, GsoSwitch, Options, SocketId, Sockets, Waker, probe,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -25,8 +25,10 @@ use crate::kept::Kept;
 use crate::metrics::Facts;
 use crate::published::{Published, ShardView};
 use crate::queues::Queues;
+use crate::role::Role;
 use crate::shard::{Pass, Relayer, forward};
 use crate::state::{Enrolment, Keys, StateDir};
+use crate::steering::{Steered, bind_steered};
 
 /// Orders from the slow side that may wait for the binder.
 const ORDERS: usize = 64;
@@ -68,7 +70,8 @@ pub async fn run(
     let resolved =
         probe::resolve(config.backend.into(), &options).context("opening the back end")?;
     tracing::info!(backend = resolved.kind.as_str(), reason = resolved.reason, "back end");
-    let sockets = bind(&config.listen, config.shards, &SocketOptions::default())?;
+    let steered = bind_steered(&config)?;
+    let sockets = &steered.shards[0];
     let metrics = match config.metrics_listen {
         Some(address) => Some(
             TcpListener::bind(address)
@@ -83,19 +86,21 @@ pub async fn run(
     });
     let admin_socket = admin_socket.transpose()?;
     let listening = Started {
-        listen: sockets[0].locals().map(|(_, address)| address).collect(),
+        listen: sockets.locals().map(|(_, address)| address).collect(),
         metrics: metrics.as_ref().and_then(|listener| listener.local_addr().ok()),
         backend: resolved.kind,
     };
-    log_sockets(&sockets[0]);
+    log_sockets(sockets);
 
     let published = Arc::new(Published::default());
     let facts = Facts {
         backend: resolved.kind.as_str(),
+        steering: steered.state.as_str(),
         capacity: config.capacity.leases,
         listen: listening.listen.clone(),
     };
-    let health = Health { published: published.clone(), facts, clock, shards: config.shards };
+    let threads = config.shards + usize::from(steered.control.is_some());
+    let health = Health { published: published.clone(), facts, clock, threads };
     let health = Arc::new(health);
     let admin = Arc::new(Admin::new(health.clone(), options.gso.clone()));
     let _http = metrics.map(|listener| {
@@ -117,7 +122,7 @@ pub async fn run(
         let (lost, mut is_lost) = unbounded_channel();
         let bans = state.bans()?;
         let parts = Parts { kind: resolved.kind, options, clock, published, lost };
-        let threads = parts.start(&config, &keys, &enrolment, sockets, &bans)?;
+        let threads = parts.start(&config, &keys, &enrolment, steered, &bans)?;
         let published = parts.published.clone();
         let orders = threads.orders.clone();
         let serving = Serving {
@@ -188,7 +193,7 @@ impl Parts {
         config: &Config,
         keys: &Keys,
         enrolment: &Enrolment,
-        sockets: Vec<Sockets>,
+        Steered { shards, control, .. }: Steered,
         bans: &[BanRow],
     ) -> Result<Threads, Failure> {
         let (writer, reader) = table::new(config.capacity).context("allocating the lease table")?;
@@ -200,13 +205,13 @@ impl Parts {
         core.set_bans(bans.iter().map(|row| row.subject.ban()));
         let queues = Arc::new(Queues::new());
         let stop = Arc::new(AtomicBool::new(false));
-        let ids: Box<[SocketId]> = sockets[0].locals().map(|(id, _)| id).collect();
+        let ids: Box<[SocketId]> = shards[0].locals().map(|(id, _)| id).collect();
         let (sender, orders) = crossbeam::channel::bounded(ORDERS);
         let binder = BinderThread {
             core,
             orders,
             queues: queues.clone(),
-            sender: sockets[0].sender().context("duplicating the sockets")?,
+            sender: shards[0].sender().context("duplicating the sockets")?,
             sockets: ids.clone(),
             clock: self.clock,
             published: self.published.clone(),
@@ -228,16 +233,18 @@ impl Parts {
 
         let stun = if config.stun { Stun::Answer } else { Stun::Ignore };
         let cpus = allowed_cpus();
-        for (number, sockets) in sockets.into_iter().enumerate() {
+        let count = shards.len();
+        for (number, sockets) in shards.into_iter().chain(control).enumerate() {
+            let role = if number < count { Role::Shard(number) } else { Role::Control };
             let (kind, options, clock) = (self.kind, self.options.clone(), self.clock);
             let core = Shard::new(enrolment.relay, reader.clone(), classes.clone(), stun);
             let (ids, queues, binder) = (ids.clone(), queues.clone(), binder_thread.clone());
-            let cpu = (!cpus.is_empty()).then(|| cpus[number % cpus.len()]);
             let (opened, is_open) = mpsc::sync_channel(1);
-            let join = self.spawn(&format!("shard-{number}"), &threads.stop, move |stop| {
-                pin(cpu);
+            let cpus = cpus.clone();
+            let join = self.spawn(&role.to_string(), &threads.stop, move |stop| {
+                role.settle(&cpus);
                 let mut backend = Backend::open(kind, sockets, &options)?;
-                let view = Arc::new(ShardView::new(backend.counters()));
+                let view = Arc::new(ShardView::new(role, backend.counters()));
                 // The other end waits for exactly this.
                 let _ = opened.send((backend.waker(), view.clone()));
                 let pass = Pass::default();
@@ -325,14 +332,4 @@ impl<T> Drop for AbortOnDrop<T> {
 fn allowed_cpus() -> Vec<usize> {
     let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
     (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
-}
-
-/// A thread that cannot be pinned works all the same.
-fn pin(cpu: Option<usize>) {
-    let Some(cpu) = cpu else { return };
-    let mut set = rustix::thread::CpuSet::new();
-    set.set(cpu);
-    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
-        tracing::warn!(cpu, %error, "a shard is not pinned");
-    }
 }

@@ -121,9 +121,9 @@ fn lists_sessions_leases_and_shards() {
     assert_eq!((&rows[0]["packets"], &rows[0]["dropped"]), (&3.into(), &1.into()));
 
     let rows = lines(dir.path(), &["shard"]);
-    assert_eq!(rows.len(), 2);
+    assert_eq!(rows.len(), 3);
     assert!(rows.iter().all(|row| row["last_turn_ms"].as_u64().unwrap() < 2_000));
-    assert_eq!(lines(dir.path(), &["shard", "1"])[0]["shard"], 1);
+    assert_eq!(lines(dir.path(), &["shard", "1"])[0]["shard"], "1");
     assert_eq!(fails(dir.path(), &["shard", "2"]).0, 5);
     for list in ["leases", "sessions", "shard"] {
         assert!(ctl(dir.path(), &[list]).status.success(), "{list}, as a table");
@@ -212,5 +212,28 @@ fn segmentation_offload_is_switched_live_and_a_log_that_is_not_there_is_not() {
     assert_eq!(fails(dir.path(), &["gso", "perhaps"]).0, 2);
     // In this process nobody has begun to log.
     assert_eq!(fails(dir.path(), &["log", "debug"]).0, 5);
+    relay.stop();
+}
+
+#[test]
+fn caps_hold_at_once_and_are_lifted() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path());
+    let relay = Relay::start_with(dir.path(), Settings::default());
+    let mut client = Client::new(relay.ipv4(), 1);
+    let lease = client.bind();
+    assert!(client.probe(&lease));
+    let dropped = || lines(dir.path(), &["leases"])[0]["dropped"].as_u64().unwrap();
+    assert_eq!(dropped(), 0);
+    json(dir.path(), &["cap", SESSION, "--member", "1", "--packets", "1"]);
+    json(dir.path(), &["cap", SESSION, "--bytes", "1000000"]);
+    assert_eq!(lines(dir.path(), &["caps"]).len(), 2);
+    let frame = client.frame(&lease, Destination::One(client.member), b"again");
+    (0..20).for_each(|_| assert!(client.socket.send(&frame).is_ok()));
+    eventually("frames beyond the cap to be dropped", || dropped() > 0);
+    json(dir.path(), &["uncap", SESSION, "--member", "1"]);
+    assert_eq!(fails(dir.path(), &["uncap", SESSION, "--member", "1"]).0, 5);
+    assert_eq!(lines(dir.path(), &["caps"])[0]["bytes"], 1_000_000);
+    assert_eq!(fails(dir.path(), &["cap", SESSION]).0, 2, "no figure");
     relay.stop();
 }

@@ -14,29 +14,35 @@ const _: () = assert!(ADDRESS_LEN_V4 == size_of::<libc::sockaddr_in>());
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C, align(4))]
 pub(crate) struct RawAddress {
-    bytes: [u8; ADDRESS_LEN],
+    /// Made here, where the address is in registers: reading bytes back that were just written one by
+    /// one waits for the stores. First, so that unequal addresses mostly differ at once.
+    hash: u32,
     len: u32,
+    bytes: [u8; ADDRESS_LEN],
 }
 
 impl RawAddress {
     pub(crate) fn new(address: SocketAddr) -> Self {
         let mut bytes = [0; ADDRESS_LEN];
         bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
-        let (family, len) = match address {
+        let (family, len, ip): (_, _, u64) = match address {
             SocketAddr::V4(v4) => {
                 bytes[4..8].copy_from_slice(&v4.ip().octets());
-                (libc::AF_INET, ADDRESS_LEN_V4)
+                (libc::AF_INET, ADDRESS_LEN_V4, v4.ip().to_bits().into())
             }
             SocketAddr::V6(v6) => {
                 bytes[4..8].copy_from_slice(&v6.flowinfo().to_be_bytes());
                 bytes[8..24].copy_from_slice(&v6.ip().octets());
                 bytes[24..28].copy_from_slice(&v6.scope_id().to_ne_bytes());
-                (libc::AF_INET6, ADDRESS_LEN)
+                let ip = v6.ip().to_bits();
+                (libc::AF_INET6, ADDRESS_LEN, (ip >> 64) as u64 ^ (ip as u64).rotate_left(32))
             }
         };
         // `sa_family_t` is a u16 in host order.
         bytes[0..2].copy_from_slice(&(family as u16).to_ne_bytes());
-        Self { bytes, len: len as u32 }
+        // Multiplied by an odd number without a pattern, 2⁶⁴ / φ; its upper bits depend on all.
+        let mixed = (ip ^ u64::from(address.port()) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self { hash: (mixed >> 32) as u32, len: len as u32, bytes }
     }
 
     pub(crate) fn as_ptr(&self) -> *const libc::sockaddr {
@@ -47,11 +53,9 @@ impl RawAddress {
         self.len
     }
 
-    /// FNV-1a over the port and the address.
-    pub(crate) fn hash(&self) -> u64 {
-        self.bytes[2..24].iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+    /// Of port and address; good in its upper bits.
+    pub(crate) fn hash(&self) -> u32 {
+        self.hash
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::counters::Counters;
-use crate::gso::{GsoSwitch, MAX_SEGMENTS};
+use crate::gso::GsoSwitch;
 use crate::handler::Handler;
 use crate::mmsg::Mmsg;
 use crate::probe::{OpenError, Refusal};
 use crate::sockets::Sockets;
+use crate::tx::PIECES_MAX;
 use crate::uring::Uring;
 use crate::waker::Waker;
 
@@ -21,7 +22,8 @@ pub struct Options {
     /// few cost system calls, not datagrams: what finds no buffer waits in the socket. recvmmsg
     /// shares them out between the sockets, at most 64 each.
     pub buffers: usize,
-    /// Sends queued before they are submitted within a batch; default 1,000, of 64 to 8,192.
+    /// Datagrams, trains and pieces of trains queued before they are submitted within a batch; default
+    /// 1,000, of 256 to 8,192.
     pub sends: usize,
     /// Segmentation offload.
     pub gso: GsoSwitch,
@@ -39,7 +41,7 @@ impl Options {
     }
 
     pub(crate) fn sends(&self) -> usize {
-        self.sends.clamp(MAX_SEGMENTS, 8192)
+        self.sends.clamp(PIECES_MAX, 8192)
     }
 }
 

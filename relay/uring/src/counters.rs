@@ -148,6 +148,8 @@ pub struct Counters {
     pub train_lengths: Histogram,
     /// Datagrams the handler asked to send: a train counts each of its segments.
     pub tx_planned: Counter,
+    /// Datagrams that arrived, or were sent, by themselves and went into one train with others.
+    pub tx_joined: Counter,
     /// Datagrams the kernel took.
     pub tx_datagrams: Counter,
     /// Payload bytes the kernel took.

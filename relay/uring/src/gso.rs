@@ -160,7 +160,7 @@ impl Gso {
 }
 
 fn slot(destination: &RawAddress) -> usize {
-    (destination.hash() >> 32) as usize % BAR_SLOTS
+    (destination.hash() >> 16) as usize % BAR_SLOTS
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::queue::Tx;
 use crate::sockets::SocketId;
+use crate::tx::Tx;
 
 /// What the shard does with what arrives.
 ///

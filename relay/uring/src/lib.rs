@@ -23,16 +23,22 @@ mod mapping;
 mod sockets;
 pub use sockets::{BindError, MAX_SOCKETS, Sender, SocketId, SocketOptions, Sockets, bind};
 mod option;
+mod steering;
+pub use steering::{DataFrame, Spread, Steering};
 
 mod gso;
 pub use gso::{GsoMode, GsoSwitch};
 
 mod handler;
 pub use handler::{Handler, Received};
-mod queue;
-pub use queue::Tx;
+mod tx;
+pub use tx::Tx;
 mod arrival;
+mod copies;
+mod join;
 mod message;
+mod outgoing;
+mod queue;
 
 mod waker;
 pub use waker::Waker;

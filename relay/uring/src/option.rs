@@ -1,4 +1,4 @@
-//! Integer socket options that socket2 has no name for.
+//! Socket options that socket2 has no name for.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -31,4 +31,27 @@ pub(crate) fn read(socket: &impl AsFd, level: i32, name: i32) -> io::Result<i32>
         )
     };
     if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Attaches a classic BPF program.
+pub(crate) fn set_program(
+    socket: &impl AsFd,
+    name: i32,
+    program: &[libc::sock_filter],
+) -> io::Result<()> {
+    let len = program.len().try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY:
+    // - the kernel reads one sock_fprog, and the `len` statements it points to, all live;
+    // - it copies the program and does not write to it (net/core/filter.c, `__get_filter`).
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            name,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

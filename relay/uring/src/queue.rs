@@ -1,200 +1,32 @@
 //! What a handler has asked to send and the kernel has not taken yet.
 
-use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::ops::Range;
 use std::sync::Arc;
 
-use crate::address::RawAddress;
+use crate::copies::Copies;
 use crate::counters::{Counters, SendFailure};
 use crate::gso::{Gso, MAX_SEGMENTS};
-use crate::handler::segments;
-use crate::mapping::Mapping;
-use crate::sockets::SocketId;
-
-/// Bytes for copies between two submissions: the largest datagram fits several times.
-const COPIES_LEN: usize = 256 * 1024;
-
-/// 65,535 less the IPv4 and UDP headers; over IPv6 more fits, but never more than one segment.
-const MAX_PAYLOAD_V4: usize = 65_535 - 20 - 8;
-
-/// Where a handler puts what is to be sent. It is sent with the rest of the batch, or sooner if
-/// the queue is full. What cannot be sent is counted, never an error.
-pub struct Tx<'a> {
-    queue: &'a mut SendQueue,
-    flush: &'a mut dyn Flush,
-    /// Addresses of the arrival being handled; empty at the end of a batch.
-    arrival: Range<usize>,
-    /// The queue refers to the arrival's buffer.
-    forwarded: bool,
-}
-
-/// Makes room in a full queue: hands what is in it to the kernel.
-pub(crate) trait Flush {
-    /// The queue may stay full if the kernel takes nothing.
-    fn flush(&mut self, queue: &mut SendQueue);
-}
-
-impl<'a> Tx<'a> {
-    pub(crate) fn new(
-        queue: &'a mut SendQueue,
-        flush: &'a mut dyn Flush,
-        arrival: Range<usize>,
-    ) -> Self {
-        Self { queue, flush, arrival, forwarded: false }
-    }
-
-    pub(crate) fn forwarded(&self) -> bool {
-        self.forwarded
-    }
-
-    /// Sends `bytes`, a part of the arrival being handled, without copying it: what the buffer holds
-    /// when the batch is submitted is sent, so bytes forwarded must not be rewritten afterwards.
-    /// Bytes from elsewhere are copied, as by [`send`](Self::send).
-    ///
-    /// With a `segment_size` smaller than `bytes` they go as datagrams of that size, the last
-    /// perhaps shorter: as one train (UDP_SEGMENT) where that works, else one by one.
-    pub fn forward(
-        &mut self,
-        socket: SocketId,
-        to: SocketAddr,
-        bytes: &[u8],
-        segment_size: Option<u16>,
-    ) {
-        let start = bytes.as_ptr().addr();
-        if self.arrival.start <= start && start + bytes.len() <= self.arrival.end {
-            self.forwarded = true;
-            self.enqueue(Message::new(socket, to, bytes.as_ptr(), bytes.len(), segment_size));
-        } else {
-            self.copy(socket, to, bytes, segment_size);
-        }
-    }
-
-    /// Sends a copy of `bytes` as one datagram.
-    pub fn send(&mut self, socket: SocketId, to: SocketAddr, bytes: &[u8]) {
-        self.copy(socket, to, bytes, None);
-    }
-
-    fn copy(&mut self, socket: SocketId, to: SocketAddr, bytes: &[u8], segment_size: Option<u16>) {
-        // A zero-length datagram still needs an address to point at.
-        let room = bytes.len().max(1);
-        if self.queue.copies_used + room > COPIES_LEN && room <= COPIES_LEN {
-            self.flush.flush(self.queue);
-        }
-        let message = Message::new(socket, to, bytes.as_ptr(), bytes.len(), segment_size);
-        if self.queue.copies_used + room > COPIES_LEN {
-            let failure =
-                if room > COPIES_LEN { SendFailure::MessageSize } else { SendFailure::Backlog };
-            self.queue.refuse(&message, failure);
-            return;
-        }
-        let copy = self.queue.copies.at(self.queue.copies_used);
-        self.queue.copies_used += room;
-        // SAFETY:
-        // - the copy lies in the mapping: `copies_used + room <= COPIES_LEN`, its length;
-        // - this part of it was free, so the kernel does not read it, nor does it overlap `bytes`.
-        unsafe { copy.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        self.enqueue(Message { bytes: copy.as_ptr(), ..message });
-    }
-
-    fn enqueue(&mut self, message: Message) {
-        let whole = message.segment_size == 0 || self.queue.gso.allows(message.socket, &message.to);
-        let step = if whole { message.train_len() } else { usize::from(message.segment_size) };
-        for part in message.split(step) {
-            if self.queue.is_full() {
-                self.flush.flush(self.queue);
-            }
-            if self.queue.is_full() {
-                self.queue.refuse(&part, SendFailure::Backlog);
-            } else {
-                self.queue.counters.tx_planned.add(part.segments() as u64);
-                self.queue.messages.push(part);
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Tx<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tx").field("queued", &self.queue.messages.len()).finish_non_exhaustive()
-    }
-}
-
-/// One datagram or one train to send. `bytes` must stay readable and unchanged until the kernel has
-/// taken it: it points into a receive buffer that the back end holds, or into the queue's copies.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Message {
-    pub(crate) to: RawAddress,
-    pub(crate) bytes: *const u8,
-    pub(crate) len: u32,
-    /// 0: a single datagram.
-    pub(crate) segment_size: u16,
-    pub(crate) socket: SocketId,
-}
-
-impl Message {
-    fn new(
-        socket: SocketId,
-        to: SocketAddr,
-        bytes: *const u8,
-        len: usize,
-        segment_size: Option<u16>,
-    ) -> Self {
-        let segment_size = segment_size.filter(|size| usize::from(*size) < len).unwrap_or(0);
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
-        Self { to: RawAddress::new(to), bytes, len, segment_size, socket }
-    }
-
-    pub(crate) fn segments(&self) -> usize {
-        match self.segment_size {
-            0 => 1,
-            size => segments(self.len as usize, usize::from(size)),
-        }
-    }
-
-    /// Bytes of the longest train the kernel takes at once.
-    fn train_len(&self) -> usize {
-        let size = usize::from(self.segment_size);
-        size * (MAX_PAYLOAD_V4 / size.max(1)).clamp(1, MAX_SEGMENTS)
-    }
-
-    /// The message in parts of `step` bytes; whole if `step` is 0.
-    fn split(self, step: usize) -> impl Iterator<Item = Self> {
-        let len = self.len as usize;
-        let step = if step == 0 { len.max(1) } else { step };
-        (0..len.max(1)).step_by(step).map(move |start| {
-            let part = step.min(len - start.min(len));
-            Self {
-                bytes: self.bytes.wrapping_add(start),
-                len: part as u32,
-                segment_size: if part > usize::from(self.segment_size) {
-                    self.segment_size
-                } else {
-                    0
-                },
-                ..self
-            }
-        })
-    }
-}
+use crate::join::Joiner;
+use crate::outgoing::{Message, Part};
 
 /// Messages in the order of asking, and the copies they refer to. Allocated once.
 ///
-/// A back end submits all messages, calls [`fail`](Self::fail) for each the kernel refused, then
-/// [`settle`](Self::settle), and repeats while that leaves messages: trains to be sent again.
+/// A back end calls [`submission`](Self::submission), submits every message that it gives, calls
+/// [`fail`](Self::fail) for each the kernel refused, then [`settle`](Self::settle), and repeats while
+/// that leaves messages: trains to be sent again.
 #[derive(Debug)]
 pub(crate) struct SendQueue {
-    messages: Vec<Message>,
+    pub(crate) messages: Vec<Message>,
     capacity: usize,
-    /// Trains refused in this submission that go again as single datagrams.
+    /// Messages of refused trains, which go again as single datagrams, from `resent` on.
     resend: Vec<Message>,
+    resent: usize,
     failed_segments: u64,
     failed_bytes: u64,
-    copies_used: usize,
-    gso: Gso,
+    pub(crate) copies: Copies,
+    joiner: Joiner,
+    pub(crate) gso: Gso,
     pub(crate) counters: Arc<Counters>,
-    copies: Mapping,
 }
 
 impl SendQueue {
@@ -204,12 +36,13 @@ impl SendQueue {
             messages: Vec::with_capacity(capacity),
             capacity,
             resend: Vec::with_capacity(capacity),
+            resent: 0,
             failed_segments: 0,
             failed_bytes: 0,
-            copies_used: 0,
+            copies: Copies::new()?,
+            joiner: Joiner::new(),
             gso,
             counters,
-            copies: Mapping::new(COPIES_LEN)?,
         })
     }
 
@@ -217,63 +50,157 @@ impl SendQueue {
         self.gso.begin_turn();
     }
 
-    /// The messages; their addresses stay until [`settle`](Self::settle).
-    pub(crate) fn messages(&self) -> &[Message] {
-        &self.messages
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    fn is_full(&self) -> bool {
-        self.messages.len() == self.capacity
+    /// Whether so many bytes can be copied and so many messages pushed.
+    pub(crate) fn fits(&self, copied: usize, messages: usize) -> bool {
+        self.copies.fits(copied) && self.messages.len() + messages <= self.capacity
+    }
+
+    /// Adds a message, for which there is room.
+    pub(crate) fn push(&mut self, message: Message) {
+        self.counters.tx_planned.add(message.segments.into());
+        self.messages.push(message);
+        self.joiner.add(&mut self.messages, &self.gso, &self.counters);
+    }
+
+    /// The messages from `first` on are one gathered train.
+    pub(crate) fn end_chain(&mut self, first: usize) {
+        if let Some(last) = self.messages.last_mut() {
+            last.next = Message::END;
+            self.counters.tx_planned.add(self.messages[first].segments.into());
+            self.joiner.add_closed(&self.messages, first);
+        }
+    }
+
+    /// The messages, which from here on stay as they are until [`settle`](Self::settle). Those that
+    /// are [`Part::Later`] are submitted with the first of their chain.
+    pub(crate) fn submission(&mut self) -> &[Message] {
+        self.joiner.close();
+        &self.messages
     }
 
     /// Counts a message that never entered the queue.
-    fn refuse(&self, message: &Message, failure: SendFailure) {
-        let segments = message.segments() as u64;
-        self.counters.tx_planned.add(segments);
-        self.counters.tx_failures[failure as usize].add(segments);
+    pub(crate) fn refuse(&self, message: &Message, failure: SendFailure) {
+        self.counters.tx_planned.add(message.segments.into());
+        self.counters.tx_failures[failure as usize].add(message.segments.into());
     }
 
-    /// The kernel refused message `index` of this submission.
+    /// The kernel refused message `index` of this submission, and what is chained to it.
     pub(crate) fn fail(&mut self, index: usize, errno: i32) {
-        let Some(&message) = self.messages.get(index) else { return };
-        let segments = message.segments() as u64;
+        let Some(&first) = self.messages.get(index) else { return };
+        let (mut segments, mut bytes) = (0, 0);
+        for message in chain(&self.messages, index) {
+            segments += u64::from(message.segments);
+            bytes += u64::from(message.len);
+        }
         self.failed_segments += segments;
-        self.failed_bytes += u64::from(message.len);
-        let train = message.segment_size != 0;
-        if train && self.gso.learn(message.socket, &message.to, errno, &self.counters) {
+        self.failed_bytes += bytes;
+        let is_train = segments > 1;
+        if is_train && self.gso.learn(first.socket, &first.to, errno, &self.counters) {
             self.counters.gso_resent_trains.add(1);
-            self.resend.push(message);
+            self.resend.extend(chain(&self.messages, index));
         } else {
             self.counters.tx_failures[SendFailure::from_errno(errno) as usize].add(segments);
         }
     }
 
     /// The kernel has taken or refused every message: counts them and empties the queue, but for
-    /// one train at a time to be sent again.
+    /// datagrams of refused trains to be sent again, as many as there is room for.
     pub(crate) fn settle(&mut self) {
         let (segments, bytes) = self.messages.iter().fold((0, 0), |(segments, bytes), message| {
-            (segments + message.segments() as u64, bytes + u64::from(message.len))
+            (segments + u64::from(message.segments), bytes + u64::from(message.len))
         });
         self.counters.tx_datagrams.add(segments - self.failed_segments);
         self.counters.tx_bytes.add(bytes - self.failed_bytes);
         self.failed_segments = 0;
         self.failed_bytes = 0;
         self.messages.clear();
-        match self.resend.pop() {
-            Some(train) => self.messages.extend(train.split(usize::from(train.segment_size))),
-            None => self.copies_used = 0,
+        self.joiner.close();
+        if self.resend.is_empty() {
+            self.copies.free();
+        } else {
+            self.send_again();
         }
     }
+
+    fn send_again(&mut self) {
+        self.copies.free_again();
+        while let Some(&message) = self.resend.get(self.resent) {
+            let room = self.capacity - self.messages.len();
+            if usize::from(message.segments) > room {
+                return;
+            }
+            let mut end = self.resent + 1;
+            if message.part == Part::Gathered {
+                let later = self.resend[end..].iter();
+                end += later
+                    .take_while(|message| message.part == Part::Later && message.segments == 0)
+                    .count();
+                if !self.cut_again(self.resent..end) {
+                    return;
+                }
+            } else {
+                let alone = Message { next: Message::END, part: Part::Alone, ..message };
+                self.messages.extend(alone.split(usize::from(message.segment_size)));
+            }
+            self.resent = end;
+        }
+        if self.messages.is_empty() {
+            self.copies.free();
+        }
+        self.resend.clear();
+        self.resent = 0;
+    }
+
+    /// Copies a gathered train's datagrams, each to one place, and queues them. `false`: first what
+    /// goes again already must be gone.
+    fn cut_again(&mut self, train: std::ops::Range<usize>) -> bool {
+        let pieces = &self.resend[train];
+        let len: usize = pieces.iter().map(|piece| piece.len as usize).sum();
+        if !self.copies.fits_again(len) {
+            return false;
+        }
+        let mut start = None;
+        for piece in pieces {
+            // SAFETY: the bytes of a message in the queue are readable until it has settled for good.
+            let bytes = unsafe { std::slice::from_raw_parts(piece.bytes, piece.len as usize) };
+            let copy = self.copies.push_again(bytes);
+            start.get_or_insert(copy);
+        }
+        let whole = Message {
+            bytes: start.unwrap_or(std::ptr::null()),
+            len: len as u32,
+            next: Message::END,
+            part: Part::Alone,
+            ..pieces[0]
+        };
+        self.messages.extend(whole.split(usize::from(whole.segment_size)));
+        true
+    }
+}
+
+/// The message at `index` and those that go with it.
+pub(crate) fn chain(messages: &[Message], index: usize) -> impl Iterator<Item = &Message> {
+    let has_more = |message: &&Message| message.part != Part::Alone;
+    std::iter::successors(messages.get(index), move |message| {
+        Some(message)
+            .filter(|message| has_more(message))
+            .and_then(|message| messages.get(message.next as usize))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
+    use crate::copies::COPIES_LEN;
     use crate::gso::{GsoMode, GsoSwitch};
+    use crate::sockets::SocketId;
+    use crate::tx::{Flush, Tx};
 
     /// A kernel that takes nothing.
     struct Stuck;
@@ -300,7 +227,7 @@ mod tests {
     }
 
     fn lens(queue: &SendQueue) -> Vec<(u32, u16)> {
-        queue.messages().iter().map(|message| (message.len, message.segment_size)).collect()
+        queue.messages.iter().map(|message| (message.len, message.segment_size)).collect()
     }
 
     #[test]
@@ -329,11 +256,12 @@ mod tests {
         let start = arrival.as_ptr().addr();
         let mut stuck = Stuck;
         let mut tx = Tx::new(&mut queue, &mut stuck, start..start + 10);
-        tx.forward(SocketId(0), to(), &[2; 500], Some(200));
+        let elsewhere = [2; 500];
+        tx.forward(SocketId(0), to(), &elsewhere, Some(200));
         assert!(!tx.forwarded());
         assert_eq!(lens(&queue), [(500, 200)]);
-        let message = queue.messages()[0];
-        assert_eq!(message.bytes, queue.copies.at(0).as_ptr().cast_const());
+        let message = queue.messages[0];
+        assert!(message.bytes != elsewhere.as_ptr());
     }
 
     /// The device cannot segment: the train goes again in pieces, and so do later trains at once.

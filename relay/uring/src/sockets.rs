@@ -97,7 +97,8 @@ struct UdpSocket {
     gso: bool,
 }
 
-/// Binds each of `locals` once a shard and returns the shards' sockets.
+/// Binds each of `locals` once a shard and returns the shards' sockets. Their places in a group are
+/// in that order, which [`Steering`](crate::Steering) relies on.
 ///
 /// A port of 0 is chosen by the kernel, and then the same for all shards. The first socket of a
 /// group binds *without* SO_REUSEPORT and gets the option only afterwards, so that the bind itself
@@ -170,6 +171,10 @@ impl Sockets {
 
     pub(crate) fn count(&self) -> usize {
         self.0.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Socket> {
+        self.0.iter().map(|socket| &socket.socket)
     }
 
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {

@@ -97,6 +97,31 @@ on_both! {
         });
     }
 
+    /// Joined and gathered trains too large for the MTU go again datagram by datagram, in order.
+    fn refused_trains_of_several_pieces_go_again(kind: BackendKind) {
+        in_a_namespace(move || {
+            let (mut rig, mut joined, mut gathered) = (Rig::new(kind), Rig::new(kind), Rig::new(kind));
+            let (id, to) = (rig.ids[0], [joined.locals[0], gathered.locals[0]]);
+            let (large, rest) = (train(29, 2000), [9; 77]);
+            let mut once = Some(());
+            let mut handler = rig::AtEnd(|tx: &mut Tx<'_>| {
+                if once.take().is_some() {
+                    for len in [2000, 2000, 1200] {
+                        tx.send(id, to[0], &vec![len as u8; len]);
+                    }
+                    for _ in 0..3 {
+                        tx.forward_gathered(id, to[1], &[b"head", &large, &rest], 2000);
+                    }
+                }
+            });
+            rig.drive(&mut handler, |counters| counters.tx_planned.get() == 3 + 3 * 30);
+            assert_eq!(rig.counters.tx_failed(SendFailure::MessageSize), 2 + 3 * 29, "{:#?}", rig.counters);
+            assert_eq!(rig.counters.tx_datagrams.get(), 1 + 3);
+            joined.drive(&mut ignore(), |counters| counters.rx_bytes.get() == 1200);
+            gathered.drive(&mut ignore(), |counters| counters.rx_bytes.get() == 3 * 81);
+        });
+    }
+
     /// EAGAIN: a device slower than the relay fills the send buffer. A send then fails at once; it
     /// neither waits nor, with io_uring, moves to a worker.
     fn a_full_send_buffer_is_counted_and_never_waited_for(kind: BackendKind) {
@@ -109,7 +134,8 @@ on_both! {
             let mut handler = rig::AtEnd(|tx: &mut Tx<'_>| {
                 while left > 0 {
                     left -= 1;
-                    tx.send(id, "127.0.0.1:9".parse().unwrap(), &[0; 1000]);
+                    // Each longer than the one before, so that they are not joined.
+                    tx.send(id, "127.0.0.1:9".parse().unwrap(), &vec![0; 1100 - left]);
                 }
             });
             let start = Instant::now();

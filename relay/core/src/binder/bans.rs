@@ -60,7 +60,7 @@ impl Binder {
         self.bans.0.extend(bans);
     }
 
-    /// Ends the banned leases in a range of [`Binder::slots`]; gives how many.
+    /// Ends the banned leases in a range of [`Binder::slot_count`]; gives how many.
     pub fn end_banned(&mut self, slots: Range<u32>) -> usize {
         let is_banned = |handle: lanrage_relay_table::Handle| {
             let record = self.records[handle.index() as usize].as_ref();

@@ -42,7 +42,7 @@ pub struct LeaseView {
 
 impl Binder {
     /// Slots of the table, used or not.
-    pub fn slots(&self) -> u32 {
+    pub fn slot_count(&self) -> u32 {
         self.table.slots()
     }
 

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use lanrage_proto::{Member, SessionId, TunnelKey};
@@ -24,6 +25,10 @@ pub mod path {
     pub const BAN: &str = "/v1/ban";
     /// Takes a [`super::Subject`].
     pub const UNBAN: &str = "/v1/unban";
+    /// [`super::CapRow`]s.
+    pub const CAPS: &str = "/v1/caps";
+    /// Takes a [`super::CapRow`], which lifts the cap if it says no figure.
+    pub const CAP: &str = "/v1/cap";
     /// Takes a [`super::Drain`]; [`super::Draining`].
     pub const DRAIN: &str = "/v1/drain";
     /// Ends a drain.
@@ -184,8 +189,8 @@ pub struct LeaseRow {
 /// A thread that forwards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardRow {
-    /// Its number.
-    pub shard: usize,
+    /// Its number, or `control`: the thread for everything but data.
+    pub shard: String,
     /// Since its last turn; turns are a quarter of a second apart at most.
     pub last_turn_ms: u64,
     /// Turns that received something.
@@ -291,6 +296,22 @@ pub struct BanRow {
 pub struct Banned {
     /// Leases that it ended.
     pub ended: usize,
+}
+
+/// What a session or one of its members may send, in units a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CapRow {
+    /// Whose.
+    pub session: SessionId,
+    /// This member's lease; all leases of the session together if none.
+    pub member: Option<u8>,
+    /// Frames; as the rate class says if none.
+    pub packets: Option<NonZeroU64>,
+    /// Bytes.
+    pub bytes: Option<NonZeroU64>,
+    /// Copies of broadcasts.
+    pub copies: Option<NonZeroU64>,
 }
 
 /// Asks clients to leave.

@@ -61,7 +61,7 @@ impl Admin {
         bans.keep(&mut held, rows)?;
         self.hold(&held).await?;
         let mut ended = 0;
-        let slots = self.ask(|binder, _| binder.slots()).await?;
+        let slots = self.ask(|binder, _| binder.slot_count()).await?;
         for range in slices(0..slots) {
             ended += self.ask(|binder, _| binder.end_banned(range)).await?;
         }

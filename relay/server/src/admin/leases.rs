@@ -19,7 +19,7 @@ impl Admin {
             };
             views = self.ask(leases).await?;
         } else {
-            let slots = self.ask(|binder, _| binder.slots()).await?;
+            let slots = self.ask(|binder, _| binder.slot_count()).await?;
             for range in slices(after.map_or(0, |after| after.saturating_add(1))..slots) {
                 let room = limit - views.len();
                 let leases = move |binder: &mut super::Binder, now| -> Vec<LeaseView> {
@@ -45,7 +45,7 @@ impl Admin {
         let limit = limit.clamp(1, ROWS_MAX);
         let mut rows: BTreeMap<SessionId, SessionRow> = BTreeMap::new();
         let mut is_cut = false;
-        let slots = self.ask(|binder, _| binder.slots()).await?;
+        let slots = self.ask(|binder, _| binder.slot_count()).await?;
         for range in slices(0..slots) {
             let leases = move |binder: &mut super::Binder, now| -> Vec<LeaseView> {
                 binder.leases_in(now, range).collect()

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the socket's file, who may speak, HTTP | `socket`, `server` |
 //! | what is asked and answered | `api` |
-//! | the answers | `status`, `leases`, `shards`, `bans`, `drain`, `switches` |
+//! | the answers | `status`, `leases`, `shards`, `bans`, `caps`, `drain`, `switches` |
 
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
@@ -28,6 +28,7 @@ pub use socket::Listen;
 
 mod bans;
 pub(crate) use bans::KeptBans;
+mod caps;
 mod drain;
 mod leases;
 mod shards;

@@ -102,6 +102,14 @@ async fn answer(admin: &Admin, request: Request<Incoming>) -> Result<Vec<u8>, Re
             admin.unban(parse(&body)?).await?;
             json(&Nothing {})
         }
+        path::CAPS => {
+            parse::<Nothing>(&body)?;
+            json(&admin.caps().await?)
+        }
+        path::CAP => {
+            admin.cap(parse(&body)?).await?;
+            json(&Nothing {})
+        }
         path::DRAIN => json(&admin.drain(parse(&body)?).await?),
         path::UNDRAIN => {
             parse::<Nothing>(&body)?;

@@ -5,12 +5,13 @@ use lanrage_relay_core::DropReason;
 use super::api::{Queues, ShardRow};
 use super::{Admin, Refused};
 use crate::published::ShardView;
+use crate::role::Role;
 
 impl Admin {
     pub(super) fn shards(&self) -> Result<Vec<ShardRow>, Refused> {
         let now_ms = self.health.clock.ms();
         let shards = self.health.published.shards();
-        Ok(shards.iter().enumerate().map(|(number, shard)| row(number, shard, now_ms)).collect())
+        Ok(shards.iter().map(|shard| row(shard, now_ms)).collect())
     }
 
     /// What waits for the binder.
@@ -23,10 +24,13 @@ impl Admin {
     }
 }
 
-fn row(shard: usize, view: &ShardView, now_ms: u64) -> ShardRow {
+fn row(view: &ShardView, now_ms: u64) -> ShardRow {
     let (core, kernel) = (view.counters(), &view.kernel);
     ShardRow {
-        shard,
+        shard: match view.role {
+            Role::Shard(number) => number.to_string(),
+            Role::Control => "control".to_owned(),
+        },
         last_turn_ms: now_ms.saturating_sub(view.alive_ms.load(Ordering::Relaxed)),
         batches: kernel.batches.get(),
         arrivals: kernel.rx_arrivals.get(),

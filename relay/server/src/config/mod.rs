@@ -50,6 +50,10 @@ pub struct Settings {
     /// UDP segmentation offload [default: auto]
     #[arg(long, env = "LANRAGE_RELAY_GSO")]
     pub gso: Option<GsoSetting>,
+    /// Which shard gets a data frame. But for `off`, all other datagrams go to sockets and a thread of
+    /// their own, which a flood of them fills alone [default: auto]
+    #[arg(long, env = "LANRAGE_RELAY_STEERING")]
+    pub steering: Option<SteeringSetting>,
     /// Whether STUN Binding requests are answered [default: true]
     #[arg(long, env = "LANRAGE_RELAY_STUN")]
     pub stun: Option<bool>,
@@ -107,6 +111,21 @@ impl GsoSetting {
             Self::Off => "off",
         }
     }
+}
+
+/// How datagrams are shared out between shards; see [`lanrage_relay_uring::Steering`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum SteeringSetting {
+    /// `handle`, or `off` where the kernel refuses
+    Auto,
+    /// All frames of a lease to one shard
+    Handle,
+    /// By the CPU that a frame arrives on: for a network card with a queue for each shard
+    Cpu,
+    /// Everything by the kernel's hash of both addresses
+    Off,
 }
 
 /// How logs look.
@@ -174,6 +193,7 @@ impl Settings {
             leases: self.leases.or(other.leases),
             backend: self.backend.or(other.backend),
             gso: self.gso.or(other.gso),
+            steering: self.steering.or(other.steering),
             stun: self.stun.or(other.stun),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
             admin_socket: self.admin_socket.or(other.admin_socket),

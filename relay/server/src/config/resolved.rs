@@ -9,7 +9,9 @@ use lanrage_relay_uring::probe::BackendChoice;
 use lanrage_relay_uring::{GsoMode, MAX_SOCKETS};
 use tracing_subscriber::EnvFilter;
 
-use super::{BackendSetting, ConfigError, GsoSetting, LogFormat, Settings, read_error};
+use super::{
+    BackendSetting, ConfigError, GsoSetting, LogFormat, Settings, SteeringSetting, read_error,
+};
 
 const PORT: u16 = 51820;
 
@@ -30,6 +32,7 @@ pub struct Config {
     pub capacity: Capacity,
     pub backend: BackendSetting,
     pub gso: GsoSetting,
+    pub steering: SteeringSetting,
     pub stun: bool,
     pub metrics_listen: Option<SocketAddr>,
     pub admin_socket: Option<PathBuf>,
@@ -105,6 +108,7 @@ impl Settings {
             capacity: Capacity::for_leases(leases),
             backend: self.backend.unwrap_or(BackendSetting::Auto),
             gso: self.gso.unwrap_or(GsoSetting::Auto),
+            steering: self.steering.unwrap_or(SteeringSetting::Auto),
             stun: self.stun.unwrap_or(true),
             metrics_listen,
             admin_socket,
@@ -139,6 +143,7 @@ impl Config {
             leases: Some(self.capacity.leases),
             backend: Some(self.backend),
             gso: Some(self.gso),
+            steering: Some(self.steering),
             stun: Some(self.stun),
             metrics_listen: Some(metrics.unwrap_or_else(|| "off".to_owned())),
             admin_socket: Some(self.admin_socket.clone().unwrap_or_else(|| "off".into())),

@@ -13,6 +13,7 @@ pub use failure::{EXIT_CODES, Failure};
 mod table;
 
 mod bans;
+mod caps;
 mod drain;
 mod leases;
 mod shards;
@@ -61,8 +62,9 @@ enum Command {
     },
     /// Show what shards do
     Shard {
-        /// This one alone
-        number: Option<usize>,
+        /// This one alone: a number, or `control` for the thread of all but data
+        #[arg(value_name = "SHARD")]
+        number: Option<String>,
     },
     /// Stop serving a key or a session, at once and after restarts, too
     Ban {
@@ -76,6 +78,17 @@ enum Command {
     },
     /// List bans
     Bans,
+    /// Cap what a session or a member sends, in place of its ticket's rate class, until the relay ends
+    Cap {
+        #[command(flatten)]
+        whom: caps::Whom,
+        #[command(flatten)]
+        caps: caps::Figures,
+    },
+    /// Lift a cap
+    Uncap(caps::Whom),
+    /// List caps
+    Caps,
     /// Bind nobody any more, and tell clients to leave; they are served meanwhile
     Drain(drain::Drain),
     /// Bind again
@@ -115,6 +128,9 @@ impl Ctl {
             Command::Ban { whom } => bans::ban(&mut client, output, whom).await,
             Command::Unban { whom } => bans::unban(&mut client, output, whom).await,
             Command::Bans => bans::show(&mut client, output).await,
+            Command::Cap { whom, caps } => caps::cap(&mut client, output, whom, caps).await,
+            Command::Uncap(whom) => caps::uncap(&mut client, output, whom).await,
+            Command::Caps => caps::show(&mut client, output).await,
             Command::Drain(how) => drain::drain(&mut client, output, how).await,
             Command::Undrain => drain::undrain(&mut client, output).await,
             Command::Log { filter } => switches::log(&mut client, output, filter).await,

@@ -6,14 +6,14 @@ use crate::admin::api::{Nothing, ShardRow, path};
 pub(super) async fn show(
     client: &mut Client,
     output: Output,
-    number: Option<usize>,
+    number: Option<String>,
 ) -> Result<(), Failure> {
     let mut rows: Vec<ShardRow> = client.ask(path::SHARDS, &Nothing {}).await?;
-    let shards = rows.len();
+    let names: Vec<_> = rows.iter().map(|row| row.shard.clone()).collect();
     if let Some(number) = number {
         rows.retain(|row| row.shard == number);
         if rows.is_empty() {
-            return Err(Failure::Refused(format!("there are {shards} shards, numbered from 0")));
+            return Err(Failure::Refused(format!("there are {}", names.join(", "))));
         }
     }
     output.print_rows(&rows, |rows| rows.iter().map(text).collect::<Vec<_>>().join("\n"))

@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::RawFd;
 
 use crate::message::Headers;
-use crate::queue::{Flush, SendQueue};
+use crate::outgoing::Part;
+use crate::queue::SendQueue;
+use crate::tx::Flush;
 
 #[derive(Debug)]
 pub(super) struct Transmitter {
@@ -23,10 +25,8 @@ impl Transmitter {
     pub(super) fn transmit(&mut self, queue: &mut SendQueue) {
         while !queue.is_empty() {
             // `u64` holds a bit a socket: MAX_SOCKETS is 64.
-            let mut waiting = queue
-                .messages()
-                .iter()
-                .fold(0u64, |set, message| set | 1 << message.socket.index());
+            let mut waiting =
+                queue.messages.iter().fold(0u64, |set, message| set | 1 << message.socket.index());
             while waiting != 0 {
                 self.transmit_from(waiting.trailing_zeros() as usize, queue);
                 waiting &= waiting - 1;
@@ -37,9 +37,11 @@ impl Transmitter {
 
     fn transmit_from(&mut self, socket: usize, queue: &mut SendQueue) {
         self.order.clear();
-        for (index, message) in queue.messages().iter().enumerate() {
-            if message.socket.index() == socket {
-                self.headers.write(self.order.len(), message);
+        self.headers.clear();
+        let messages = queue.submission();
+        for (index, message) in messages.iter().enumerate() {
+            if message.socket.index() == socket && message.part != Part::Later {
+                self.headers.write(self.order.len(), messages, index);
                 self.order.push(index);
             }
         }

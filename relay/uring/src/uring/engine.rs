@@ -17,9 +17,11 @@ use crate::arrival::{Description, Intake, MAX_PAYLOAD, Origin};
 use crate::backend::Options;
 use crate::control::RECEIVE_LEN;
 use crate::message::{self, Headers};
+use crate::outgoing::{Message, Part};
 use crate::probe::Refusal;
-use crate::queue::{Flush, Message, SendQueue};
+use crate::queue::SendQueue;
 use crate::sockets::{SocketId, Sockets};
+use crate::tx::Flush;
 use crate::waker::Waker;
 
 /// `struct io_uring_recvmsg_out`, linux/io_uring.h: four u32.
@@ -152,10 +154,11 @@ impl Engine {
                 self.ring.enter(wait.take())?;
                 self.reap(queue);
             }
-            if self.ring.pending() > 0 || self.staged < queue.messages().len() {
+            if self.ring.pending() > 0 || self.staged < queue.messages.len() {
                 return Ok(());
             }
             self.staged = 0;
+            self.headers.clear();
             queue.settle();
             if queue.is_empty() {
                 self.held.clear();
@@ -199,19 +202,22 @@ impl Engine {
     }
 
     /// Moves the queue's messages to the submission queue, as far as there is room.
-    fn stage(&mut self, queue: &SendQueue) {
+    fn stage(&mut self, queue: &mut SendQueue) {
         let mut submission = self.ring.submission();
-        for (index, message) in queue.messages().iter().enumerate().skip(self.staged) {
-            let entry = send_entry(index, message, &mut self.headers);
+        let messages = queue.submission();
+        for index in self.staged..messages.len() {
+            if submission.is_full() {
+                break;
+            }
+            self.staged = index + 1;
+            let Some(entry) = send_entry(messages, index, &mut self.headers) else { continue };
             // SAFETY: a send with MSG_DONTWAIT ends inside `enter`. Until then
             // - the message stays where it is: the queue settles only when all is consumed;
             // - its bytes stay: `held` has the buffer, or they are among the queue's copies;
             // - its header stays: slot `index` is written again only after the queue settled;
             // - if `self` is dropped before, the ring goes first, and consumes them on its way.
-            if unsafe { submission.push(&entry) }.is_err() {
-                break;
-            }
-            self.staged = index + 1;
+            let pushed = unsafe { submission.push(&entry) };
+            debug_assert!(pushed.is_ok(), "there was room");
         }
     }
 
@@ -273,21 +279,27 @@ impl Flush for Engine {
     }
 }
 
-/// SEND needs no message header, and only fails are reported.
-fn send_entry(index: usize, message: &Message, headers: &mut Headers) -> squeue::Entry {
+/// `None` for what goes with the first of its chain. SEND needs no message header, and only fails are
+/// reported.
+fn send_entry(messages: &[Message], index: usize, headers: &mut Headers) -> Option<squeue::Entry> {
+    let message = &messages[index];
+    if message.part == Part::Later {
+        return None;
+    }
     let socket = Fixed(message.socket.index() as u32);
-    let entry = if message.segment_size == 0 {
+    let entry = if message.segment_size == 0 && message.part == Part::Alone {
         opcode::Send::new(socket, message.bytes, message.len)
             .dest_addr(message.to.as_ptr())
             .dest_addr_len(message.to.len())
             .flags(libc::MSG_DONTWAIT)
             .build()
     } else {
-        opcode::SendMsg::new(socket, headers.write(index, message))
+        opcode::SendMsg::new(socket, headers.write(index, messages, index))
             .flags(libc::MSG_DONTWAIT as u32)
             .build()
     };
-    entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(UserData::Send(index as u32).pack())
+    let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
+    Some(entry.user_data(UserData::Send(index as u32).pack()))
 }
 
 /// The arrival in the first `len` bytes of `buffer`; `None` if it was dropped, and counted.

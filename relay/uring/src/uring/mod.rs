@@ -18,8 +18,9 @@ use crate::counters::Counters;
 use crate::gso::Gso;
 use crate::handler::{Handler, Received};
 use crate::probe::Refusal;
-use crate::queue::{SendQueue, Tx};
+use crate::queue::SendQueue;
 use crate::sockets::Sockets;
+use crate::tx::Tx;
 use crate::waker::Waker;
 use engine::Engine;
 
