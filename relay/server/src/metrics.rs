@@ -15,7 +15,7 @@ use crate::published::{BinderView, Published, ShardView};
 use crate::role::Role;
 
 /// The counters: name, help.
-const COUNTERS: [(&str, &str); 24] = [
+const COUNTERS: [(&str, &str); 25] = [
     ("packets_received_total", "Datagrams received; a train counts each of its segments."),
     ("bytes_received_total", "Payload bytes received."),
     (
@@ -37,6 +37,10 @@ const COUNTERS: [(&str, &str); 24] = [
     ),
     ("hints_total", "Hints planned."),
     ("packets_sent_total", "Datagrams the kernel took from shards."),
+    (
+        "packets_joined_total",
+        "Datagrams that arrived by themselves and left in a train with others to their destination.",
+    ),
     ("bytes_sent_total", "Payload bytes the kernel took from shards."),
     ("send_failures_total", "Datagrams the kernel refused, by error."),
     ("control_outcomes_total", "What became of datagrams handed to the binder."),
@@ -52,13 +56,14 @@ const COUNTERS: [(&str, &str); 24] = [
 ];
 
 /// The gauges: name, help.
-const GAUGES: [(&str, &str); 11] = [
+const GAUGES: [(&str, &str); 12] = [
     ("accounting_skew", "What the counting identities are off by: must read 0."),
     ("leases", "Leases now, by state."),
     ("leases_capacity", "Leases there is room for."),
     ("sessions", "Sessions with a lease now."),
     ("io_backend", "1 for the back end in use."),
     ("steering", "1 for how datagrams reach the shards."),
+    ("gso_verdict", "1 for what was found of this kernel's segmentation offload at the start."),
     ("ready", "Whether /readyz says yes."),
     ("control_connected", "Whether the stream from control lives."),
     (
@@ -74,6 +79,7 @@ const GAUGES: [(&str, &str); 11] = [
 pub(crate) struct Facts {
     pub(crate) backend: &'static str,
     pub(crate) steering: &'static str,
+    pub(crate) gso: &'static str,
     pub(crate) capacity: u32,
     /// By local id.
     pub(crate) listen: Vec<SocketAddr>,
@@ -144,6 +150,7 @@ fn shard_metrics(shards: &[std::sync::Arc<ShardView>]) {
     counter!("lanrage_relay_broadcast_copies_torn_total").absolute(core(|c| c.copies_torn));
     counter!("lanrage_relay_hints_total").absolute(core(|c| c.hints));
     counter!("lanrage_relay_packets_sent_total").absolute(kernel(|k| k.tx_datagrams.get()));
+    counter!("lanrage_relay_packets_joined_total").absolute(kernel(|k| k.tx_joined.get()));
     counter!("lanrage_relay_bytes_sent_total").absolute(kernel(|k| k.tx_bytes.get()));
     for failure in SendFailure::ALL {
         let failed = shards.iter().map(|shard| shard.kernel.tx_failed(failure)).sum();
@@ -209,6 +216,7 @@ fn state_metrics(published: &Published, facts: &Facts, is_ready: bool) {
     gauge!("lanrage_relay_leases_capacity").set(f64::from(facts.capacity));
     gauge!("lanrage_relay_io_backend", "backend" => facts.backend).set(1);
     gauge!("lanrage_relay_steering", "by" => facts.steering).set(1);
+    gauge!("lanrage_relay_gso_verdict", "verdict" => facts.gso).set(1);
     gauge!("lanrage_relay_ready").set(u32::from(is_ready));
     gauge!("lanrage_relay_control_connected")
         .set(u32::from(published.has_control.load(Ordering::Relaxed)));

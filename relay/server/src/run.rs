@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use lanrage_relay_core::{Binder, Classes, Shard, Stun};
 use lanrage_relay_table as table;
 use lanrage_relay_uring::{
-    Backend, BackendKind, GsoSwitch, Options, SocketId, Sockets, Waker, probe,
+    Backend, BackendKind, GsoSwitch, GsoVerdict, Options, SocketId, Sockets, Waker, probe,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -70,6 +70,7 @@ pub async fn run(
     let resolved =
         probe::resolve(config.backend.into(), &options).context("opening the back end")?;
     tracing::info!(backend = resolved.kind.as_str(), reason = resolved.reason, "back end");
+    let gso = judge_gso(&options.gso);
     let steered = bind_steered(&config)?;
     let sockets = &steered.shards[0];
     let metrics = match config.metrics_listen {
@@ -96,6 +97,7 @@ pub async fn run(
     let facts = Facts {
         backend: resolved.kind.as_str(),
         steering: steered.state.as_str(),
+        gso: gso.as_str(),
         capacity: config.capacity.leases,
         listen: listening.listen.clone(),
     };
@@ -167,6 +169,17 @@ pub async fn run(
             Ok(())
         }
     }
+}
+
+/// Finds out whether this kernel can be trusted with segmentation offload.
+fn judge_gso(switch: &GsoSwitch) -> GsoVerdict {
+    let verdict = GsoVerdict::find();
+    switch.judge(&verdict);
+    match verdict.is_trusted() {
+        true => tracing::info!(reason = %verdict, "segmentation offload is trusted"),
+        false => tracing::warn!(reason = %verdict, "segmentation offload is off unless forced"),
+    }
+    verdict
 }
 
 fn log_sockets(sockets: &Sockets) {

@@ -23,7 +23,7 @@ const BURSTS_MAX: usize = 50;
 
 /// What no story of a few seconds on a healthy host moves, by the test that does. What stands here
 /// without a label is all of a metric that the story has not moved.
-const MOVED_ELSEWHERE: [(&str, &str); 27] = [
+const MOVED_ELSEWHERE: [(&str, &str); 28] = [
     ("packets_dropped_total{reason=\"rate_lease\"", "the_rate_cuts_a_train_and_counts_the_rest"),
     (
         "packets_dropped_total{reason=\"rate_session\"",
@@ -42,6 +42,7 @@ const MOVED_ELSEWHERE: [(&str, &str); 27] = [
     ("packets_dropped_total{reason=\"truncated\"", "a_truncated_arrival_is_counted"),
     ("packets_dropped_total{reason=\"malformed_address\"", "address, arrival: their unit tests"),
     ("broadcast_copies_torn_total", "lanrage-relay-table: loom, storm"),
+    ("packets_joined_total", "arrivals_from_many_sources_are_joined"),
     ("send_failures_total", "failed_sends_are_counted_by_kind_and_hold_up_nobody"),
     ("receive_errors_total", "the kernel: an unconnected UDP socket has no errors of its own"),
     ("receive_rearms_total", "runs_out_of_buffers_and_recovers"),
@@ -166,6 +167,8 @@ fn every_counter_moves() {
     }
     let not_after = last.value("certificate_not_after_seconds") - common::unix_s() as f64;
     assert!((86_000.0..=86_400.0).contains(&not_after), "{not_after}");
+    assert_eq!(last.value("steering{by=\"handle\"}"), 1.0);
+    assert_eq!(last.sum(|series| series.starts_with("gso_verdict{")), 1.0);
     let version = format!("build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     let backend = format!("io_backend{{backend=\"{}\"}}", relay.started.backend.as_str());
     assert_eq!((last.value(&version), last.value(&backend)), (1.0, 1.0));

@@ -26,8 +26,8 @@ mod option;
 mod steering;
 pub use steering::{DataFrame, Spread, Steering};
 
-mod gso;
-pub use gso::{GsoMode, GsoSwitch};
+pub mod gso;
+pub use gso::{GsoMode, GsoSwitch, GsoVerdict};
 
 mod handler;
 pub use handler::{Handler, Received};

@@ -147,3 +147,56 @@ on_both! {
         });
     }
 }
+
+/// A veth pair from the test's namespace to another, with the addresses 10.9.0.1 and 10.9.0.2, and
+/// the other end's socket.
+fn across_a_veth(settings: &str, test: impl FnOnce(std::net::UdpSocket) + Send + 'static) {
+    let settings = settings.to_owned();
+    in_a_namespace(move || {
+        let (tid, settled) = std::sync::mpsc::channel();
+        let (go, is_go) = std::sync::mpsc::channel::<()>();
+        let (give, socket) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            // SAFETY: as above.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+            // SAFETY: gettid takes nothing.
+            tid.send(unsafe { libc::gettid() }).unwrap();
+            is_go.recv().unwrap();
+            ip("address add 10.9.0.2/24 dev far");
+            ip("link set far up");
+            give.send(std::net::UdpSocket::bind("10.9.0.2:7000").unwrap()).unwrap();
+        });
+        let other = settled.recv().unwrap();
+        ip(&format!("link add near type veth peer name far netns {other}"));
+        ip("address add 10.9.0.1/24 dev near");
+        for setting in settings.split(';').filter(|setting| !setting.is_empty()) {
+            run("ethtool", &format!("-K near {setting}"));
+        }
+        ip("link set near up");
+        go.send(()).unwrap();
+        test(socket.recv().unwrap());
+    });
+}
+
+/// Over a device, with and without its help: what the self-test at start does over loopback. Since
+/// Linux 6.11 the kernel fills in the checksums of trains that a device cannot (net/ipv4/udp.c).
+#[test]
+fn trains_pass_a_veth_unspoilt() {
+    for settings in ["", "tx-udp-segmentation off", "tx-udp-segmentation off;gso off", "tx off"] {
+        across_a_veth(settings, |far| {
+            let near = std::net::UdpSocket::bind("10.9.0.1:0").unwrap();
+            lanrage_relay_uring::gso::self_test::between(&near, &far).unwrap();
+        });
+    }
+}
+
+/// The path's MTU is smaller than the device's: what does not fit fails, whole or cut.
+#[test]
+fn a_train_that_does_not_fit_fails_the_self_test() {
+    across_a_veth("", |far| {
+        ip("link set near mtu 600");
+        let near = std::net::UdpSocket::bind("10.9.0.1:0").unwrap();
+        let fault = lanrage_relay_uring::gso::self_test::between(&near, &far).unwrap_err();
+        assert!(fault.to_string().contains("refused a train"), "{fault}");
+    });
+}

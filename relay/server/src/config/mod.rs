@@ -94,9 +94,9 @@ pub enum BackendSetting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GsoSetting {
-    /// Off for a device that cannot do it
+    /// Off for a kernel that spoils trains, and for a device that cannot do it
     Auto,
-    /// Whatever failed before
+    /// Whatever was found, whatever failed before
     On,
     /// Every datagram by itself
     Off,

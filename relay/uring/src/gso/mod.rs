@@ -1,5 +1,10 @@
 //! When a train may go out whole (UDP_SEGMENT), and when its segments go one by one.
 
+mod kernels;
+pub use kernels::{KNOWN_BUGS, KnownBug, Release};
+pub mod self_test;
+
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -23,12 +28,71 @@ const BAR_SLOTS: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum GsoMode {
-    /// Use it, and turn it off for a socket whose device cannot do it.
+    /// Use it unless the kernel is not to be trusted with it ([`GsoVerdict`]), and turn it off for a
+    /// socket whose device cannot do it.
     Auto,
-    /// Use it, whatever failed before on the socket.
+    /// Use it, whatever was found, and whatever failed before on the socket.
     On,
     /// Send every datagram by itself.
     Off,
+}
+
+/// Set in a switch beside the mode.
+const DISTRUSTED: u8 = 0x80;
+
+/// What is known of this kernel's segmentation offload when the relay starts.
+#[derive(Debug)]
+pub enum GsoVerdict {
+    /// Trains arrive as they are sent.
+    Trusted,
+    /// It is known for a bug.
+    KnownBug(Release, &'static KnownBug),
+    /// A train did not arrive as it was sent.
+    SelfTest(self_test::Fault),
+}
+
+impl GsoVerdict {
+    /// Looks this kernel up among the known bad ones, and sends trains over loopback.
+    pub fn find() -> Self {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let release = Release::parse(&release);
+        if let Some((release, bug)) = release.and_then(|known| Some((known, known.known_bug()?))) {
+            return Self::KnownBug(release, bug);
+        }
+        match self_test::over_loopback() {
+            Ok(()) => Self::Trusted,
+            Err(fault) => Self::SelfTest(fault),
+        }
+    }
+
+    /// Whether [`GsoMode::Auto`] uses segmentation offload.
+    pub fn is_trusted(&self) -> bool {
+        matches!(self, Self::Trusted)
+    }
+
+    /// The metric label.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted",
+            Self::KnownBug(..) => "known_bug",
+            Self::SelfTest(_) => "self_test",
+        }
+    }
+}
+
+/// The reason, and what to do.
+impl fmt::Display for GsoVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trusted => f.write_str("trains arrive as they are sent"),
+            Self::KnownBug(release, bug) => write!(
+                f,
+                "on Linux {release} {}: update to {}, or set gso to `on` if this kernel has the fix ({})",
+                bug.effect, bug.fixed, bug.source
+            ),
+            Self::SelfTest(fault) => write!(f, "{fault}: update the kernel"),
+        }
+    }
 }
 
 /// The operator's switch, shared by all shards; takes effect with the next train.
@@ -43,12 +107,26 @@ impl GsoSwitch {
 
     /// Sets the switch.
     pub fn set(&self, mode: GsoMode) {
-        self.0.store(mode as u8, Ordering::Relaxed);
+        let verdict = self.0.load(Ordering::Relaxed) & DISTRUSTED;
+        self.0.store(mode as u8 | verdict, Ordering::Relaxed);
+    }
+
+    /// Says what was found of this kernel. To be called before shards run.
+    pub fn judge(&self, verdict: &GsoVerdict) {
+        let mode = self.0.load(Ordering::Relaxed) & !DISTRUSTED;
+        let verdict = if verdict.is_trusted() { 0 } else { DISTRUSTED };
+        self.0.store(mode | verdict, Ordering::Relaxed);
+    }
+
+    /// Whether a train may go out whole where nothing speaks against it.
+    fn is_on(&self) -> bool {
+        let state = self.0.load(Ordering::Relaxed);
+        state == GsoMode::Auto as u8 || state & !DISTRUSTED == GsoMode::On as u8
     }
 
     /// Reads the switch.
     pub fn mode(&self) -> GsoMode {
-        match self.0.load(Ordering::Relaxed) {
+        match self.0.load(Ordering::Relaxed) & !DISTRUSTED {
             mode if mode == GsoMode::Auto as u8 => GsoMode::Auto,
             mode if mode == GsoMode::On as u8 => GsoMode::On,
             _ => GsoMode::Off,
@@ -111,10 +189,10 @@ impl Gso {
     }
 
     pub(crate) fn allows(&self, socket: SocketId, destination: &RawAddress) -> bool {
-        let works = match (self.switch.mode(), self.sockets[socket.index()]) {
-            (GsoMode::Off, _) | (_, SocketState::Unsupported) => false,
-            (GsoMode::Auto, state) => state == SocketState::Works,
-            (GsoMode::On, _) => true,
+        let works = match self.sockets[socket.index()] {
+            SocketState::Works => self.switch.is_on(),
+            SocketState::Failed => self.switch.mode() == GsoMode::On,
+            SocketState::Unsupported => false,
         };
         works && (self.unbarred || !self.is_barred(destination))
     }
@@ -185,6 +263,23 @@ mod tests {
         assert!(!gso.allows(SocketId(2), &address(1)), "the kernel lacks it for this socket");
         switch.set(GsoMode::On);
         assert!(!gso.allows(SocketId(2), &address(1)), "the kernel lacks it for this socket");
+    }
+
+    #[test]
+    fn a_kernel_that_is_not_trusted_is_used_only_when_forced() {
+        let (gso, switch) = gso(GsoMode::Auto);
+        let allows = || gso.allows(SocketId(0), &address(1));
+        let verdict = GsoVerdict::KnownBug(KNOWN_BUGS[0].since, &KNOWN_BUGS[0]);
+        assert!(verdict.to_string().contains("7.1.5"));
+        switch.judge(&verdict);
+        assert!(!allows());
+        for (mode, expected) in [(GsoMode::On, true), (GsoMode::Off, false), (GsoMode::Auto, false)]
+        {
+            switch.set(mode);
+            assert_eq!((switch.mode(), allows()), (mode, expected));
+        }
+        switch.judge(&GsoVerdict::find());
+        assert_eq!(allows(), GsoVerdict::find().is_trusted());
     }
 
     #[test]
