@@ -166,6 +166,8 @@ impl BinderThread {
             skew: self.core.skew(),
             draining: self.core.draining(),
             bans: self.core.bans(),
+            caps: self.core.caps().count(),
+            revocations: self.core.revocations(),
             sent: self.sent,
             send_failed: self.send_failed,
             alive_ms: self.clock.ms(),

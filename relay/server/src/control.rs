@@ -118,6 +118,7 @@ impl Link {
                 down = self.kept.during(receive) => {
                     let Some(down) = down.map_err(|_| client.endpoint().timed_out())?? else { return Ok(()) };
                     silent_until = Instant::now() + SILENCE_MAX;
+                    self.published.heard_at.store(unix_s(), Ordering::Relaxed);
                     if !self.published.has_control.swap(true, Ordering::Relaxed) {
                         tracing::info!("stream from control");
                         *backoff = Backoff::new();

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use crate::admin::api::BanRow;
 use crate::admin::{self, Admin, AdminSocket, KeptBans, Serving};
 use crate::binder::{BinderThread, Orders};
-use crate::clock::Clock;
+use crate::clock::{Clock, unix_s};
 use crate::config::Config;
 use crate::control::Link;
 use crate::enrol::enrolment;
@@ -98,6 +98,8 @@ pub async fn run(
         backend: resolved.kind.as_str(),
         steering: steered.state.as_str(),
         gso: gso.as_str(),
+        gso_switch: options.gso.clone(),
+        started_at: unix_s(),
         capacity: config.capacity.leases,
         listen: listening.listen.clone(),
     };
@@ -121,6 +123,7 @@ pub async fn run(
     let serve = async {
         let enrolment = enrolment(&config, &state, &keys).await?;
         let told = state.told(&enrolment.root)?;
+        published.heard_at.store(state.told_at(), Ordering::Relaxed);
         let (lost, mut is_lost) = unbounded_channel();
         let bans = state.bans()?;
         let parts = Parts { kind: resolved.kind, options, clock, published, lost };
@@ -131,7 +134,6 @@ pub async fn run(
             relay: enrolment.relay.0,
             pool: enrolment.pool.0,
             orders: orders.clone(),
-            queues: threads.queues.clone(),
             bans: KeptBans::new(state.clone(), bans),
         };
         admin.serving.set(serving).expect("set here alone");
@@ -217,6 +219,7 @@ impl Parts {
         let mut core = Binder::new(identity, writer, classes.clone(), seed, self.clock.now());
         core.set_bans(bans.iter().map(|row| row.subject.ban()));
         let queues = Arc::new(Queues::new());
+        self.published.set_queues(queues.clone());
         let stop = Arc::new(AtomicBool::new(false));
         let ids: Box<[SocketId]> = shards[0].locals().map(|(id, _)| id).collect();
         let (sender, orders) = crossbeam::channel::bounded(ORDERS);
@@ -238,7 +241,6 @@ impl Parts {
         let binder_thread = binder.thread().clone();
         let mut threads = Threads {
             orders: Orders::new(sender, binder_thread.clone()),
-            queues: queues.clone(),
             stop,
             wakers: Vec::new(),
             joins: vec![binder],
@@ -315,7 +317,6 @@ impl Drop for Alarm {
 /// The running threads; dropping it stops and joins them.
 struct Threads {
     orders: Orders,
-    queues: Arc<Queues>,
     stop: Arc<AtomicBool>,
     wakers: Vec<Waker>,
     joins: Vec<JoinHandle<()>>,

@@ -9,6 +9,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use ed25519_dalek::SigningKey;
 use lanrage_proto::api::{EnrolmentToken, Revocation};
@@ -175,6 +176,13 @@ impl StateDir {
     /// Not accessible.
     pub(crate) fn set_bans(&self, bans: &[BanRow]) -> Result<(), StateError> {
         write(&self.path.join("bans"), &bans)
+    }
+
+    /// When what control said was last written, in seconds since 1970; 0 if never.
+    pub(crate) fn told_at(&self) -> u64 {
+        let written = std::fs::metadata(self.path.join("control")).and_then(|file| file.modified());
+        let since = written.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        since.map_or(0, |since| since.as_secs())
     }
 
     /// Keeps what control said.

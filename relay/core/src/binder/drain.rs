@@ -102,6 +102,7 @@ impl Binder {
             let place = Place { remote, local: endpoint.local };
             self.tell(&lease, place, &Message::Moving { next, deadline_s });
             drain.told += 1;
+            self.counters.moving += 1;
         }
         drain.step_at_ms = now.ms + STEP_MS;
         if drain.from >= slots {

@@ -295,6 +295,11 @@ impl Binder {
         self.counters.skew((counts.active + counts.pending) as u64)
     }
 
+    /// How many revocations hold.
+    pub fn revocations(&self) -> usize {
+        self.revocations.len()
+    }
+
     /// How much the binder remembers.
     pub fn stored(&self) -> Stored {
         Stored {

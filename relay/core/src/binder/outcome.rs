@@ -142,6 +142,8 @@ pub struct BinderCounters {
     pub begun: u64,
     /// Leases that a first frame has made their member's own.
     pub activated: u64,
+    /// MOVING sent.
+    pub moving: u64,
     outcomes: [u64; Outcome::COUNT],
     refused: [u64; Refusal::ALL.len()],
     ended: [u64; End::ALL.len()],

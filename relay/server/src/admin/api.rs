@@ -97,8 +97,10 @@ pub struct Queues {
     pub activations: usize,
     /// Datagrams of those who have or had a lease.
     pub established: usize,
-    /// Datagrams of anybody.
-    pub newcomers: usize,
+    /// HELLOs of anybody.
+    pub hellos: usize,
+    /// BINDs of anybody.
+    pub binds: usize,
 }
 
 /// Asks for a part of a list.

@@ -15,7 +15,6 @@ use lanrage_relay_uring::GsoSwitch;
 
 use crate::binder::Orders;
 use crate::http::Health;
-use crate::queues::Queues;
 
 /// Requests and answers, as JSON says them.
 pub mod api;
@@ -52,7 +51,6 @@ pub(crate) struct Serving {
     pub(crate) relay: u16,
     pub(crate) pool: u16,
     pub(crate) orders: Orders,
-    pub(crate) queues: Arc<Queues>,
     pub(crate) bans: KeptBans,
 }
 

@@ -1,6 +1,6 @@
 use std::sync::atomic::Ordering;
 
-use lanrage_relay_core::DropReason;
+use lanrage_relay_core::{Class, DropReason};
 
 use super::api::{Queues, ShardRow};
 use super::{Admin, Refused};
@@ -16,11 +16,13 @@ impl Admin {
 
     /// What waits for the binder.
     pub(super) fn queues(&self) -> Queues {
-        self.serving.get().map_or_else(Queues::default, |serving| Queues {
-            activations: serving.queues.activations.len(),
-            established: serving.queues.established.len(),
-            newcomers: serving.queues.newcomers.len(),
-        })
+        let Some(queues) = self.health.published.queues() else { return Queues::default() };
+        Queues {
+            activations: queues.activations.len(),
+            established: queues.of(Class::Established).len(),
+            hellos: queues.of(Class::Hello).len(),
+            binds: queues.of(Class::Bind).len(),
+        }
     }
 }
 

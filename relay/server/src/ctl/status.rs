@@ -38,6 +38,6 @@ fn draining(draining: Option<Draining>) -> String {
     format!("{left_s} s left{to}, {told} messages sent{then}")
 }
 
-fn queued(Queues { activations, established, newcomers }: Queues) -> String {
-    format!("{activations} activations, {established} of clients, {newcomers} of newcomers")
+fn queued(Queues { activations, established, hellos, binds }: Queues) -> String {
+    format!("{activations} activations, {established} of clients, {hellos} HELLO, {binds} BIND")
 }
