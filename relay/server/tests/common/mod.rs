@@ -1,9 +1,12 @@
 //! A relay that enrolled once with a control that is gone, and a small client over real sockets.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod namespace;
+
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
+use std::process::{Child, Command};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +28,8 @@ use lanrage_proto::{DeviceKey, Signature, TunnelKey};
 use lanrage_relay::config::BackendSetting;
 use lanrage_relay::state::{Enrolment, StateDir, Told};
 use lanrage_relay::{Settings, Started, Stop};
+use lanrage_relay_uring::BackendKind;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -87,9 +92,10 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     panic!("waited in vain for {what}");
 }
 
-/// A relay in this process.
+/// A relay: in this process, or the program.
 pub struct Relay {
     pub started: Started,
+    pub process: Option<Child>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -132,7 +138,32 @@ impl Relay {
             runtime.block_on(lanrage_relay::run(config, stop, started)).unwrap();
         });
         let started = is_ready.recv_timeout(Duration::from_secs(20)).expect("the relay starts");
-        Self { started, stop: Some(stop), thread: Some(thread) }
+        Self { started, process: None, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// The program, in a namespace of its own, where its usual ports are free.
+    pub fn spawn(dir: &Path, arguments: &[&str]) -> Self {
+        let process = Command::new(env!("CARGO_BIN_EXE_lanrage-relay"))
+            .args(["run", "--listen", "127.0.0.1:51820,[::1]:51820", "--shards", "2"])
+            .args(arguments)
+            .env("LANRAGE_RELAY_STATE_DIR", dir)
+            .spawn()
+            .unwrap();
+        let started = Started {
+            listen: vec!["127.0.0.1:51820".parse().unwrap(), "[::1]:51820".parse().unwrap()],
+            metrics: Some("127.0.0.1:9581".parse().unwrap()),
+            backend: BackendKind::Mmsg,
+        };
+        eventually("metrics", || TcpStream::connect(started.metrics.unwrap()).is_ok());
+        let relay = Self { started, process: Some(process), stop: None, thread: None };
+        relay.until(|page| page.contains("lanrage_relay_ready 1"));
+        relay
+    }
+
+    /// Of the program.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.process.as_ref().unwrap().id();
+        kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
     }
 
     pub fn ipv4(&self) -> SocketAddr {
@@ -171,7 +202,13 @@ impl Relay {
 
     pub fn stop(mut self) {
         self.stop.take();
-        self.thread.take().unwrap().join().unwrap();
+        if self.process.is_some() {
+            self.signal(Signal::INT);
+            assert!(self.process.as_mut().unwrap().wait().unwrap().success());
+        }
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
     }
 }
 
@@ -187,6 +224,16 @@ pub fn resumed(answer: &[u8], lease: &Lease, cookie: Cookie) -> Result<Lease, Re
     granted(Resumed::decode(answer).unwrap().open(&lease.resumption_key, cookie).unwrap())
 }
 
+/// A test that fails leaves no program behind.
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
 /// One member's client.
 pub struct Client {
     pub socket: UdpSocket,
@@ -198,7 +245,12 @@ pub struct Client {
 
 impl Client {
     pub fn new(relay: SocketAddr, member: u8) -> Self {
-        let socket = UdpSocket::bind((relay.ip(), 0)).unwrap();
+        Self::at(relay.ip(), relay, member)
+    }
+
+    /// With this address.
+    pub fn at(ip: IpAddr, relay: SocketAddr, member: u8) -> Self {
+        let socket = UdpSocket::bind((ip, 0)).unwrap();
         socket.connect(relay).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         Self {
@@ -249,9 +301,17 @@ impl Client {
     }
 
     pub fn try_bind(&mut self) -> Result<Lease, Refusal> {
+        self.bind_with(|_, _| {})
+    }
+
+    /// With another ticket, instance or stamp; the ticket is signed afterwards.
+    pub fn bind_with(
+        &mut self,
+        change: impl FnOnce(&mut TicketBody, &mut ([u8; 16], u64)),
+    ) -> Result<Lease, Refusal> {
         self.stamp += 1;
         let challenge = self.challenge();
-        let ticket = TicketBody {
+        let mut ticket = TicketBody {
             key_id: KeyId(1),
             pool: POOL,
             session: SessionId(0xabc),
@@ -263,11 +323,10 @@ impl Client {
             not_before: unix_s() - 5,
             expires: unix_s() + 600,
         };
-        let request = BindRequest {
-            ticket: ticket.sign(&signing_key()),
-            instance: [self.member.number(); 16],
-            stamp: self.stamp,
-        };
+        let mut claim = ([self.member.number(); 16], self.stamp);
+        change(&mut ticket, &mut claim);
+        let (instance, stamp) = claim;
+        let request = BindRequest { ticket: ticket.sign(&signing_key()), instance, stamp };
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).unwrap();
         let (mut initiator, noise) = Initiator::start(
