@@ -30,7 +30,9 @@ pub(crate) enum Order {
 }
 
 /// What an operator asks of the binder, with the way back of the answer inside.
-pub(crate) struct Task(Box<dyn FnOnce(&mut Binder, Now) + Send>);
+pub(crate) struct Task(Box<Work>);
+
+type Work = dyn FnOnce(&mut Binder, Now) + Send;
 
 impl std::fmt::Debug for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

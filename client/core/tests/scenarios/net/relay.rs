@@ -121,7 +121,8 @@ fn start(
         resumption: Zeroizing::new([relay.0 as u8 + 200; 32]),
     };
     let classes = Classes::default();
-    let mut binder = Binder::new(identity, writer, classes.clone(), [relay.0 as u8 + starts; 32], now);
+    let mut binder =
+        Binder::new(identity, writer, classes.clone(), [relay.0 as u8 + starts; 32], now);
     binder.set_certificate(certificate);
     binder.set_signing_keys(keys.to_vec());
     binder.control_found(now);
