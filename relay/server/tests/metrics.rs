@@ -169,7 +169,7 @@ fn every_metric_moves_there() {
     ] {
         assert_eq!(last.value(gauge), value, "{gauge}");
     }
-    let not_after = last.value("certificate_not_after_seconds") - common::unix_s() as f64;
+    let not_after = last.value("certificate_not_after_seconds") - unix_s() as f64;
     assert!((86_000.0..=86_400.0).contains(&not_after), "{not_after}");
     assert_eq!(last.value("steering{by=\"handle\"}"), 1.0);
     assert_eq!(last.sum(|series| series.starts_with("gso_verdict{")), 1.0);

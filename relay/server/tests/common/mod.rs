@@ -162,8 +162,7 @@ impl Relay {
 
     /// Of the program.
     pub fn signal(&self, signal: Signal) {
-        let pid = self.process.as_ref().unwrap().id();
-        kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+        self::signal(self.process.as_ref().unwrap(), signal);
     }
 
     pub fn ipv4(&self) -> SocketAddr {
@@ -202,9 +201,9 @@ impl Relay {
 
     pub fn stop(mut self) {
         self.stop.take();
-        if self.process.is_some() {
-            self.signal(Signal::INT);
-            assert!(self.process.as_mut().unwrap().wait().unwrap().success());
+        if let Some(mut process) = self.process.take() {
+            signal(&process, Signal::INT);
+            assert!(process.wait().unwrap().success());
         }
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
@@ -222,6 +221,11 @@ fn granted(result: BindResult) -> Result<Lease, Refusal> {
 /// What a relay says to [`Client::resume`].
 pub fn resumed(answer: &[u8], lease: &Lease, cookie: Cookie) -> Result<Lease, Refusal> {
     granted(Resumed::decode(answer).unwrap().open(&lease.resumption_key, cookie).unwrap())
+}
+
+fn signal(process: &Child, signal: Signal) {
+    let pid = Pid::from_raw(process.id().cast_signed()).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 /// A test that fails leaves no program behind.
