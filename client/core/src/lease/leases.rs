@@ -95,7 +95,7 @@ impl Leases {
         let order = |relay| self.relays.iter().position(|listed| *listed == relay);
         self.list.sort_by_key(|lease| order(lease.relay()));
         self.list.iter_mut().for_each(|lease| lease.handle_timeout(around));
-        let is_served = self.list.iter().any(|lease| lease.state() == Some(LeaseState::Alive));
+        let is_served = self.list.iter().any(Lease::is_staying);
         self.list.iter_mut().for_each(|lease| lease.leave(is_served, around.now, around.outbox));
         self.note_states();
     }

@@ -103,6 +103,12 @@ impl Lease {
         }
     }
 
+    /// Whether it works, and its relay goes on serving.
+    pub(crate) fn is_staying(&self) -> bool {
+        let stays = |bound: &Bound| !bound.is_leaving() && bound.state() != LeaseState::Dead;
+        self.bound.as_ref().is_some_and(stays)
+    }
+
     pub(crate) fn bound(&self) -> Option<&Bound> {
         self.bound.as_ref()
     }
