@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use lanrage_lab::{Host, Process};
+use rustix::process::Signal;
 
 use crate::binaries::program;
 use crate::{Control, binary, eventually};
@@ -16,6 +17,7 @@ use crate::{Control, binary, eventually};
 const PORT: u16 = 51820;
 const METRICS_PORT: u16 = 9100;
 const START_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which back end a relay is told to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +142,35 @@ impl Relay {
             process.kill()?;
         }
         Ok(())
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Errors
+    /// It does not end within half a minute, or not well.
+    pub fn terminate(&mut self) -> anyhow::Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.signal(Signal::TERM)?;
+            let status = process.wait(STOP_PATIENCE)?;
+            ensure!(status.success(), "{} ended with {status}", self.name());
+        }
+        Ok(())
+    }
+
+    /// Has an operator say something to the relay.
+    ///
+    /// # Errors
+    /// `lanrage-relay ctl` fails; says what it said.
+    pub fn ctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = Command::new(binary("lanrage-relay")?)
+            .arg("ctl")
+            .args(arguments)
+            .env("LANRAGE_RELAY_ADMIN_SOCKET", self.state_dir().join("admin.sock"))
+            .output()
+            .context("run lanrage-relay ctl")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "ctl {}: {said}", arguments.join(" "));
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Starts the relay, killing the one that runs, and waits until it serves.

@@ -209,11 +209,13 @@ pub enum Refusal {
     Replayed = 9,
     /// 10: the relay drains and takes no new leases.
     Draining = 10,
+    /// 11: the relay's operator has banned this key or this session.
+    Banned = 11,
 }
 
 impl Refusal {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::BadTicket,
         Self::Expired,
         Self::NotYetValid,
@@ -224,6 +226,7 @@ impl Refusal {
         Self::Full,
         Self::Replayed,
         Self::Draining,
+        Self::Banned,
     ];
 
     /// The name in metrics and in `status`.
@@ -239,6 +242,7 @@ impl Refusal {
             Self::Full => "full",
             Self::Replayed => "replayed",
             Self::Draining => "draining",
+            Self::Banned => "banned",
         }
     }
 

@@ -85,9 +85,10 @@ fn refusals_keep_their_numbers() {
         (8, "full"),
         (9, "replayed"),
         (10, "draining"),
+        (11, "banned"),
     ];
     assert_eq!(numbers, expected);
-    for number in 11..=255 {
+    for number in 12..=255 {
         let payload = [&[number][..], &[0; 8]].concat();
         assert!(BindResult::decode(&payload).is_err(), "{number}");
     }

@@ -31,7 +31,8 @@ pub use shard::{Answer, Class, Counters, Shard, Stun, Verdict, runs};
 /// What is not data: from HELLO to a lease's end.
 pub mod binder;
 pub use binder::{
-    Binder, BinderCounters, Cap, CapError, Caps, End, GivenLease, Identity, Now, Outcome, Transmit,
+    Ban, Binder, BinderCounters, Cap, CapError, Caps, Draining, End, GivenLease, Identity,
+    KeyPrefix, LeaseView, Now, Outcome, Transmit,
 };
 
 /// Leases at streams.

@@ -7,9 +7,9 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::atomic::AtomicU64;
 
 use common::{LOCAL, RELAY, identity};
-use lanrage_proto::ids::{Generation, Member, RateClass, SessionId};
+use lanrage_proto::ids::{Generation, Member, RateClass, RelayId, SessionId};
 use lanrage_relay_core::binder::binder_words;
-use lanrage_relay_core::{Binder, Classes, GivenLease, Now};
+use lanrage_relay_core::{Binder, Classes, GivenLease, KeyPrefix, Now};
 use lanrage_relay_table::Capacity;
 
 fn words(count: usize) -> &'static [AtomicU64] {
@@ -21,6 +21,8 @@ fn given(number: u32) -> GivenLease {
         session: SessionId(u64::from(number / 4)),
         member: Member::new((number % 4) as u8 + 1).unwrap(),
         generation: Generation(1),
+        key: KeyPrefix([1; 8]),
+        next: RelayId(0),
         rate_class: RateClass(0),
         expires: u64::MAX,
         instance: [number as u8; 16],

@@ -35,7 +35,9 @@ pub(crate) enum Order {
 }
 
 /// What an operator asks of the binder, with the way back of the answer inside.
-pub(crate) struct Task(Box<dyn FnOnce(&mut Binder, Now) + Send>);
+pub(crate) struct Task(Box<Work>);
+
+type Work = dyn FnOnce(&mut Binder, Now) + Send;
 
 impl std::fmt::Debug for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -124,6 +126,7 @@ impl BinderThread {
             self.obey();
             if self.core.poll_timeout() <= now.ms {
                 self.core.handle_timeout(now);
+                self.send();
                 let sent = self.egress.sent(&self.published.shards());
                 self.core.handle_sent(now, sent);
                 self.publish();
@@ -150,6 +153,11 @@ impl BinderThread {
         let begin = Instant::now();
         let now = self.clock.now();
         self.core.handle_datagram(now, item.datagram(), item.source, item.local);
+        self.send();
+        self.core.spent(now, begin.elapsed().as_nanos() as u64);
+    }
+
+    fn send(&mut self) {
         while let Some(transmit) = self.core.poll_transmit() {
             let is_sent = match self.sockets.get(usize::from(transmit.local.0)) {
                 Some(socket) => self.sender.send_to(*socket, transmit.to, &transmit.bytes).is_ok(),
@@ -161,7 +169,6 @@ impl BinderThread {
             }
         }
         self.outlet.flush();
-        self.core.spent(now, begin.elapsed().as_nanos() as u64);
     }
 
     fn obey(&mut self) {
@@ -192,6 +199,10 @@ impl BinderThread {
             counters: *self.core.counters(),
             counts: self.core.counts(),
             skew: self.core.skew(),
+            draining: self.core.draining(),
+            bans: self.core.bans(),
+            caps: self.core.caps().count(),
+            revocations: self.core.revocations(),
             sent: self.sent,
             send_failed: self.send_failed,
             alive_ms: self.clock.ms(),

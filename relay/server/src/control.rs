@@ -127,6 +127,7 @@ impl Link {
                 down = self.kept.during(receive) => {
                     let Some(down) = down.map_err(|_| client.endpoint().timed_out())?? else { return Ok(()) };
                     silent_until = Instant::now() + SILENCE_MAX;
+                    self.published.heard_at.store(unix_s(), Ordering::Relaxed);
                     if !self.published.has_control.swap(true, Ordering::Relaxed) {
                         tracing::info!("stream from control");
                         *backoff = Backoff::new();
@@ -170,11 +171,13 @@ impl Link {
     }
 
     fn heartbeat(&self) -> RelayUp {
-        let counts = self.published.binder().map(|binder| binder.counts);
+        let view = self.published.binder();
+        let draining = view.is_some_and(|binder| binder.draining.is_some());
+        let counts = view.map(|binder| binder.counts);
         RelayUp::Heartbeat(Heartbeat {
             leases: counts.map_or(0, |counts| (counts.active + counts.pending) as u64),
             sessions: counts.map_or(0, |counts| counts.sessions as u64),
-            draining: false,
+            draining,
             cursor: self.kept.cursor_on_disk(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             now: unix_s(),

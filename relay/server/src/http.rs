@@ -67,6 +67,9 @@ impl Health {
         if let Some(why) = self.published.unwritten() {
             return Err(format!("revocations are not kept on disk: {why}"));
         }
+        if self.published.binder().is_some_and(|binder| binder.draining.is_some()) {
+            return Err("draining".to_owned());
+        }
         if !self.published.has_certificate.load(Ordering::Relaxed) {
             return Err("no certificate from control".to_owned());
         }

@@ -19,7 +19,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(5);
 /// What control said, and how much of it is on disk.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    state: StateDir,
+    state: Arc<StateDir>,
     told: Told,
     cursor_on_disk: u64,
     is_behind: bool,
@@ -31,7 +31,7 @@ pub(crate) struct Kept {
 
 impl Kept {
     /// `told` is what the disk has.
-    pub(crate) fn new(state: StateDir, told: Told, published: Arc<Published>) -> Self {
+    pub(crate) fn new(state: Arc<StateDir>, told: Told, published: Arc<Published>) -> Self {
         Self {
             state,
             cursor_on_disk: told.cursor,
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     fn kept(dir: &std::path::Path) -> Kept {
-        Kept::new(StateDir::open(dir).unwrap(), Told::default(), Arc::default())
+        Kept::new(Arc::new(StateDir::open(dir).unwrap()), Told::default(), Arc::default())
     }
 
     fn revoke(kept: &mut Kept, session: u64) {

@@ -21,6 +21,9 @@ pub mod admin;
 /// What operators ask of a running relay: the command line.
 pub mod ctl;
 
+/// What is logged.
+pub mod logs;
+
 mod check;
 pub use check::check;
 
@@ -28,7 +31,7 @@ pub use check::check;
 pub mod handover;
 
 mod run;
-pub use run::{Started, run};
+pub use run::{Started, Stop, run};
 
 mod backoff;
 mod binder;

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,9 +12,8 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use lanrage_relay::config::TOKEN_VARIABLE;
 use lanrage_relay::failure::{CHECK_EXIT_CODES, EXIT_CODES};
-use lanrage_relay::{Config, Failure, LogFormat, Settings, ctl};
+use lanrage_relay::{Config, Failure, Settings, Stop, ctl, logs};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// A relay for LANrage. Each setting is a flag, an environment variable, or a key of the file
 /// (as in `state_dir = "/srv/relay"`); flags win over the environment, the environment over the file.
@@ -27,7 +26,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve until SIGTERM or SIGINT
+    /// Serve until SIGTERM, which lets clients leave, or SIGINT, which does not
     #[command(after_help = EXIT_CODES)]
     Run(Sources),
     /// Print what `run` would run with, as a configuration file, and stop
@@ -107,12 +106,7 @@ fn check(sources: Sources) -> Result<(), Failure> {
 
 fn serve(sources: Sources) -> Result<(), Failure> {
     let config = sources.resolve()?;
-    let filter = EnvFilter::try_new(&config.log).context("reading the log filter")?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match config.log_format {
-        LogFormat::Json => logs.json().init(),
-        LogFormat::Text => logs.with_ansi(io::stderr().is_terminal()).init(),
-    }
+    logs::start(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -120,10 +114,10 @@ fn serve(sources: Sources) -> Result<(), Failure> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;
-        let stop = async move {
+        let stop = async || {
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                _ = terminate.recv() => Stop::Drained,
+                _ = interrupt.recv() => Stop::AtOnce,
             }
         };
         lanrage_relay::run(config, stop, |_| {}).await

@@ -1,13 +1,14 @@
 //! What the threads let the slow side see.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use lanrage_relay_core::{BinderCounters, Counters};
+use lanrage_relay_core::{BinderCounters, Counters, Draining};
 use lanrage_relay_table::Counts;
 use lanrage_relay_uring as uring;
 
 use crate::handover::ShardState;
+use crate::queues::Queues;
 use crate::role::Role;
 use crate::streams::StreamsView;
 
@@ -106,6 +107,10 @@ pub(crate) struct BinderView {
     pub(crate) counters: BinderCounters,
     pub(crate) counts: Counts,
     pub(crate) skew: u64,
+    pub(crate) draining: Option<Draining>,
+    pub(crate) bans: usize,
+    pub(crate) caps: usize,
+    pub(crate) revocations: usize,
     pub(crate) sent: u64,
     pub(crate) send_failed: u64,
     pub(crate) alive_ms: u64,
@@ -125,6 +130,10 @@ pub(crate) struct Published {
     unwritten: Mutex<Option<String>>,
     /// Why control does not take this relay, while it does not.
     refused: Mutex<Option<String>>,
+    queues: OnceLock<Arc<Queues>>,
+    /// When control last said something, in seconds since 1970; at the start, when what it said was
+    /// written.
+    pub(crate) heard_at: AtomicU64,
     /// Seconds since 1970; 0 without a certificate.
     pub(crate) certificate_not_after: AtomicU64,
 }
@@ -152,6 +161,15 @@ impl Published {
 
     pub(crate) fn refused(&self) -> Option<String> {
         lock(&self.refused).clone()
+    }
+
+    pub(crate) fn set_queues(&self, queues: Arc<Queues>) {
+        // Once, when the threads are started.
+        let _ = self.queues.set(queues);
+    }
+
+    pub(crate) fn queues(&self) -> Option<Arc<Queues>> {
+        self.queues.get().cloned()
     }
 
     pub(crate) fn add_shard(&self, view: Arc<ShardView>) {

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 use lanrage_proto::DeviceKey;
@@ -10,8 +10,8 @@ use lanrage_relay_core::Classes;
 use lanrage_relay_uring::{BackendKind, GsoSwitch, GsoVerdict, Options, Sockets, probe};
 use tokio::sync::mpsc::{channel, unbounded_channel};
 
-use crate::admin::{Admin, Serving};
-use crate::clock::Clock;
+use crate::admin::{Admin, KeptBans, Serving};
+use crate::clock::{Clock, unix_s};
 use crate::config::Config;
 use crate::control::Link;
 use crate::enrol::enrolment;
@@ -42,14 +42,23 @@ pub struct Started {
     pub backend: BackendKind,
 }
 
-/// Runs a relay until `stop` is ready. `started` is called when the addresses are bound; enrolling
+/// How a relay is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Once clients have left for another relay, or the setting `stop_timeout` is over.
+    Drained,
+    /// Now.
+    AtOnce,
+}
+
+/// Runs a relay until `stop` says so; asked again, it ends a drain. `started` is called when the addresses are bound; enrolling
 /// may still be ahead.
 ///
 /// # Errors
 /// See [`Failure`].
 pub async fn run(
     config: Config,
-    stop: impl Future<Output = ()>,
+    stop: impl AsyncFnMut() -> Stop,
     started: impl FnOnce(&Started),
 ) -> Result<(), Failure> {
     let mut taken = handover::take(&config)?;
@@ -63,7 +72,7 @@ pub async fn run(
 
 async fn serve(
     config: Config,
-    stop: impl Future<Output = ()>,
+    mut stop: impl AsyncFnMut() -> Stop,
     started: impl FnOnce(&Started),
     taken: &mut Option<Taken>,
 ) -> Result<(), Failure> {
@@ -71,10 +80,10 @@ async fn serve(
         Some(taken) => Clock::since(taken.clock_origin_ns),
         None => Clock::start(),
     };
-    let state = match taken.as_mut().and_then(|taken| taken.lock.take()) {
+    let state = Arc::new(match taken.as_mut().and_then(|taken| taken.lock.take()) {
         Some(lock) => StateDir::adopt(&config.state_dir, lock)?,
         None => StateDir::open(&config.state_dir)?,
-    };
+    });
     let keys = state.keys()?;
     let options = Options { gso: GsoSwitch::new(config.gso.into()), ..Options::default() };
     let resolved =
@@ -103,11 +112,14 @@ async fn serve(
         backend: resolved.kind.as_str(),
         steering: steered.state.as_str(),
         gso: gso.as_str(),
+        gso_switch: options.gso.clone(),
+        started_at: unix_s(),
         capacity: config.capacity.leases,
+        listen: listening.listen.clone(),
     };
     let threads = config.shards + usize::from(steered.control.is_some());
     let health = Arc::new(Health { published: published.clone(), facts, clock, threads });
-    let admin = Arc::new(Admin { health: health.clone(), serving: OnceLock::new() });
+    let admin = Arc::new(Admin::new(health.clone(), options.gso.clone()));
     let notifier = Notifier::from_environment();
     let mut estate = Estate {
         listen: config.listen.clone(),
@@ -157,12 +169,15 @@ async fn serve(
         let frozen = taken.as_ref().map(Taken::ready).transpose()?;
         // What control said until the old binder stopped.
         let told = state.told(&enrolment.root)?;
+        parts.published.heard_at.store(state.told_at(), Ordering::Relaxed);
+        let bans = state.bans()?;
         let classes = Classes::new(config.rate_classes.iter().copied());
         let with = (identity, classes, seed, clock);
-        let begin = match (&taken, frozen) {
+        let mut begin = match (&taken, frozen) {
             (Some(taken), Some(frozen)) => Begin::go_on(taken, &frozen, &enrolment, &told, with)?,
             _ => Begin::fresh(&estate, with)?,
         };
+        begin.ban(&bans);
         parts.published.has_control.store(begin.has_control, Ordering::Relaxed);
         let key = DeviceKey(keys.stream_key().verifying_key().to_bytes());
         let tls = listeners.port().map(|port| TlsAccess { port, key });
@@ -183,6 +198,7 @@ async fn serve(
             relay: enrolment.relay.0,
             pool: enrolment.pool.0,
             orders: orders.clone(),
+            bans: KeptBans::new(state.clone(), bans),
             upgrades,
         };
         admin.serving.set(serving).expect("set here alone");
@@ -207,11 +223,23 @@ async fn serve(
             () = offer_upgrades(running, asked, || operators.let_go()) => Ok(()),
         }
     };
+    let stopping = async {
+        if stop().await == Stop::Drained {
+            tokio::select! {
+                () = admin.leave(config.stop_timeout) => {}
+                _ = stop() => {}
+            }
+        }
+    };
     tokio::select! {
         end = serve => end,
-        () = stop => {
+        () = stopping => {
             tracing::info!("stopping");
             Notifier::from_environment().stopping();
+            Ok(())
+        }
+        () = admin.ended() => {
+            tracing::info!("stopping: drained");
             Ok(())
         }
     }

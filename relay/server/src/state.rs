@@ -1,14 +1,16 @@
-//! One directory, one relay. Three files, each replaced whole or not at all:
+//! One directory, one relay. Four files, each replaced whole or not at all:
 //!
 //! ```text
 //! keys     made at the first start, never changed
 //! relay    which relay of which pool this is, since it enrolled
 //! control  the certificate, relay map and revocations that control sent last
+//! bans     whom the operator does not serve
 //! ```
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use ed25519_dalek::SigningKey;
 use lanrage_proto::api::{EnrolmentToken, Revocation};
@@ -22,6 +24,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
+
+use crate::admin::api::BanRow;
 
 /// An enrolment, a first map and certificate, and some dozens of revocations, in bytes.
 const ROOM: usize = 16 << 10;
@@ -171,6 +175,29 @@ impl StateDir {
             return Err(StateError::Corrupt { path, why: error.to_string() });
         }
         Ok(told)
+    }
+
+    /// Whom the operator does not serve.
+    ///
+    /// # Errors
+    /// Not accessible, newer, or damaged.
+    pub(crate) fn bans(&self) -> Result<Vec<BanRow>, StateError> {
+        Ok(read(&self.path.join("bans"))?.unwrap_or_default())
+    }
+
+    /// Keeps whom the operator does not serve.
+    ///
+    /// # Errors
+    /// Not accessible.
+    pub(crate) fn set_bans(&self, bans: &[BanRow]) -> Result<(), StateError> {
+        write(&self.path.join("bans"), &bans)
+    }
+
+    /// When what control said was last written, in seconds since 1970; 0 if never.
+    pub(crate) fn told_at(&self) -> u64 {
+        let written = std::fs::metadata(self.path.join("control")).and_then(|file| file.modified());
+        let since = written.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        since.map_or(0, |since| since.as_secs())
     }
 
     /// Keeps what control said.

@@ -14,6 +14,7 @@ use lanrage_relay_table::{self as table, Reader};
 use lanrage_relay_uring::{Backend, BackendKind, Options, SocketId, Waker};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::admin::api::BanRow;
 use crate::binder::{BinderThread, Orders};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -75,6 +76,11 @@ impl Begin {
             has_control: false,
             binder_gate: Arc::new(Gate::open()),
         })
+    }
+
+    /// Whom the operator does not serve.
+    pub(crate) fn ban(&mut self, bans: &[BanRow]) {
+        self.core.set_bans(bans.iter().map(|row| row.subject.ban()));
     }
 
     /// With what the process before leaves, whose shards stop on the way. The binder waits.
@@ -142,6 +148,7 @@ impl Parts {
         let Begin { core, reader, classes, shards: before, waiting, .. } = begin;
         let queues = Arc::new(Queues::new());
         waiting.put(&queues);
+        self.published.set_queues(queues.clone());
         let stop = Arc::new(AtomicBool::new(false));
         let outlet = if listeners.is_empty() { Outlet::closed() } else { Outlet::new() };
         let Steered { shards, control, .. } = steered;

@@ -23,7 +23,7 @@ use lanrage_relay::config::SteeringSetting;
 use lanrage_relay::handover::{self, Estate, GiveError, Idle, Memory};
 use lanrage_relay::state::StateDir;
 use lanrage_relay::steering::Steered;
-use lanrage_relay_core::{Binder, Classes, GivenLease, Now};
+use lanrage_relay_core::{Binder, Classes, GivenLease, KeyPrefix, Now};
 use lanrage_relay_table::{Capacity, LocalId};
 
 const LEASES: u32 = 1024;
@@ -455,6 +455,8 @@ impl Giver {
                 session: SessionId(5),
                 member: Member::new(member).unwrap(),
                 generation: Generation(1),
+                key: KeyPrefix([1; 8]),
+                next: RelayId(0),
                 rate_class: RateClass(2),
                 expires: now.unix_s + 600,
                 instance: [member; 16],

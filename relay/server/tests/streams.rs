@@ -321,7 +321,7 @@ fn streams_are_served_where_they_are_asked_for() {
     };
     let config = settings.resolve(None).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let run = lanrage_relay::run(config, std::future::pending(), |_| {});
+    let run = lanrage_relay::run(config, async || std::future::pending().await, |_| {});
     let failure = runtime.block_on(run).unwrap_err();
     assert_eq!(failure.exit_code(), 4);
     assert!(failure.to_string().contains("--stream-listen"), "{failure}");

@@ -26,6 +26,9 @@ const EGRESS: usize = 7;
 
 /// Set beside the handle, so that handle 0 differs from a fresh line.
 const REPORTED: u64 = 1 << 32;
+/// Above the report in its word: frames of the lease that went nowhere.
+const DROPPED_SHIFT: u32 = 33;
+const DROPPED_MAX: u64 = u64::MAX >> DROPPED_SHIFT;
 
 /// The line of a lease that its receiving shard writes and the binder reads.
 #[derive(Debug, Clone, Copy)]
@@ -83,16 +86,36 @@ impl<'a> OwnerLine<'a> {
         }
     }
 
+    /// Frames of the lease that went nowhere; stays at 2^31 - 1.
+    #[must_use]
+    pub fn dropped(self) -> u64 {
+        self.word(ACTIVATION).load(Ordering::Relaxed) >> DROPPED_SHIFT
+    }
+
+    pub fn count_dropped(self, packets: u64) {
+        let word = self.word(ACTIVATION);
+        let before = word.load(Ordering::Relaxed);
+        let dropped = (before >> DROPPED_SHIFT).saturating_add(packets).min(DROPPED_MAX);
+        word.store(
+            dropped << DROPPED_SHIFT | before & !(DROPPED_MAX << DROPPED_SHIFT),
+            Ordering::Relaxed,
+        );
+    }
+
     /// Whether the binder has been told that this pending lease was used. It is kept by handle: a shard that is late
     /// with the mark of a slot's former lease cannot silence the report of its next one.
     #[must_use]
     pub fn is_activation_reported(self, handle: Handle) -> bool {
-        self.word(ACTIVATION).load(Ordering::Relaxed) == REPORTED | u64::from(handle.to_bits())
+        let report =
+            self.word(ACTIVATION).load(Ordering::Relaxed) & !(DROPPED_MAX << DROPPED_SHIFT);
+        report == REPORTED | u64::from(handle.to_bits())
     }
 
     /// To be called once the report is in the binder's queue.
     pub fn mark_activation_reported(self, handle: Handle) {
-        self.word(ACTIVATION).store(REPORTED | u64::from(handle.to_bits()), Ordering::Relaxed);
+        let word = self.word(ACTIVATION);
+        let dropped = word.load(Ordering::Relaxed) & DROPPED_MAX << DROPPED_SHIFT;
+        word.store(dropped | REPORTED | u64::from(handle.to_bits()), Ordering::Relaxed);
     }
 
     pub(crate) fn reset(self, now_ms: u64) {
@@ -137,5 +160,28 @@ impl SessionLine<'_> {
     #[inline]
     pub(crate) fn touch(self) -> u64 {
         self.bucket(Budget::Packets)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_and_the_report_share_a_word() {
+        let line = OwnerLine::default();
+        let handle = Handle::from_bits(u32::MAX);
+        line.count_dropped(3);
+        assert!(!line.is_activation_reported(handle));
+        line.mark_activation_reported(handle);
+        line.count_dropped(4);
+        assert!(line.is_activation_reported(handle));
+        assert!(!line.is_activation_reported(Handle::from_bits(0)));
+        assert_eq!(line.dropped(), 7);
+        line.count_dropped(u64::MAX);
+        assert_eq!(line.dropped(), DROPPED_MAX);
+        assert!(line.is_activation_reported(handle));
+        line.reset(5);
+        assert_eq!((line.dropped(), line.last_seen_ms()), (0, 5));
     }
 }

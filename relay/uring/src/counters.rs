@@ -71,6 +71,10 @@ impl Latencies {
         self.sum_us.get()
     }
 
+    fn all(&self) -> impl Iterator<Item = &Counter> {
+        self.buckets.iter().chain([&self.sum_us])
+    }
+
     pub(crate) fn record(&self, latency: Duration) {
         let us = latency.as_nanos().div_ceil(1000).clamp(1, 1 << 32) as u64;
         let bucket = us.next_power_of_two().trailing_zeros() as usize;
@@ -257,6 +261,8 @@ impl Counters {
         .chain(&self.train_lengths.0)
         .chain(&self.tx_failures)
         .chain([&self.tx_joined, &self.pool_grown])
+        .chain(self.queue_age.all())
+        .chain(self.forward_latency.all())
     }
 
     /// Datagrams not sent for this reason.

@@ -1,5 +1,5 @@
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lanrage_proto::frame::Cookie;
 use lanrage_proto::frame::bind::Lease;
@@ -27,7 +27,13 @@ pub(crate) struct Bound {
     /// Of the last message opened under `lease.key_to_client`.
     opened_counter: u64,
     leave_by: Option<Instant>,
+    /// When to give back a lease whose relay is about to stop.
+    leave_at: Option<Instant>,
 }
+
+/// From MOVING until the lease is given back, if another serves all the while. Members know by then
+/// to send by the other, for it was announced at once.
+const LEAVE_AFTER: Duration = Duration::from_secs(5);
 
 impl Bound {
     pub(super) fn new(lease: Lease, address: SocketAddr, now: Instant) -> Self {
@@ -39,6 +45,7 @@ impl Bound {
             sent_counter: 0,
             opened_counter: 0,
             leave_by: None,
+            leave_at: None,
         }
     }
 
@@ -50,6 +57,7 @@ impl Bound {
         self.sent_counter = 0;
         self.opened_counter = 0;
         self.leave_by = None;
+        self.leave_at = None;
         self.liveness.wake(now);
     }
 
@@ -62,7 +70,7 @@ impl Bound {
 
     pub(super) fn deadline(&self) -> Instant {
         let rebind = self.rebind.as_ref().map(Rebind::deadline);
-        let first = rebind.into_iter().chain(self.leave_by).min();
+        let first = rebind.into_iter().chain(self.leave_by).chain(self.leave_at).min();
         first.map_or_else(|| self.liveness.deadline(), |first| first.min(self.liveness.deadline()))
     }
 
@@ -75,8 +83,21 @@ impl Bound {
         self.leave_by.is_some()
     }
 
-    pub(super) fn leave_by(&mut self, deadline: Instant) {
+    pub(super) fn leave_by(&mut self, deadline: Instant, now: Instant) {
         self.leave_by = Some(deadline);
+        self.leave_at.get_or_insert(now + LEAVE_AFTER);
+    }
+
+    /// Whether to give the lease back, as its relay asked; `is_served` while another lease serves.
+    pub(super) fn is_to_leave(&mut self, is_served: bool, now: Instant) -> bool {
+        match &mut self.leave_at {
+            Some(at) if !is_served => {
+                *at = now + LEAVE_AFTER;
+                false
+            }
+            Some(at) => now >= *at,
+            None => false,
+        }
     }
 
     /// Counts late probes.

@@ -144,6 +144,8 @@ impl Leases {
         self.list.sort_by_key(|lease| order(lease.relay()));
         self.list.iter_mut().for_each(|lease| lease.handle_timeout(around));
         self.watch_udp(around);
+        let is_served = self.list.iter().any(Lease::is_staying);
+        self.list.iter_mut().for_each(|lease| lease.leave(is_served, around.now, around.outbox));
         self.note_states();
     }
 

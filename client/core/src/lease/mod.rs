@@ -109,6 +109,12 @@ impl Lease {
         }
     }
 
+    /// Whether it works, and its relay goes on serving.
+    pub(crate) fn is_staying(&self) -> bool {
+        let stays = |bound: &Bound| !bound.is_leaving() && bound.state() != LeaseState::Dead;
+        self.bound.as_ref().is_some_and(stays)
+    }
+
     pub(crate) fn bound(&self) -> Option<&Bound> {
         self.bound.as_ref()
     }
@@ -310,6 +316,17 @@ impl Lease {
         }
     }
 
+    /// Gives the lease back if its relay has asked for it long enough ago; `is_served` while
+    /// another lease serves.
+    pub(crate) fn leave(&mut self, is_served: bool, now: Instant, outbox: &mut Outbox) {
+        let bound = self.bound.take_if(|bound| bound.is_to_leave(is_served, now));
+        if let Some(mut bound) = bound {
+            bound.send(Message::Release, outbox);
+            self.resumption = None;
+            self.report(outbox);
+        }
+    }
+
     /// Gives the lease back.
     pub(crate) fn release(&mut self, outbox: &mut Outbox) {
         if let Some(mut bound) = self.bound.take() {
@@ -419,7 +436,7 @@ impl Lease {
                 around.outbox.event(Event::PartyWanted);
             }
             Refusal::Replayed => around.credentials.raise_stamp(relay_time),
-            Refusal::Duplicate | Refusal::Full | Refusal::Draining => {}
+            Refusal::Duplicate | Refusal::Full | Refusal::Draining | Refusal::Banned => {}
         }
         self.refusal = Some(reason);
         self.attempt = None;
@@ -447,9 +464,13 @@ impl Lease {
                 }
             }
             Message::Moving { next, deadline_s } => {
-                bound.leave_by(around.now + Duration::from_secs(deadline_s.into()));
-                let next = (next.0 != 0).then_some(next);
-                around.outbox.event(Event::Moving { relay: self.relay, next });
+                // It is repeated until the lease is gone.
+                if !bound.is_leaving() {
+                    let next = (next.0 != 0).then_some(next);
+                    around.outbox.event(Event::Moving { relay: self.relay, next });
+                }
+                let deadline = around.now + Duration::from_secs(deadline_s.into());
+                bound.leave_by(deadline, around.now);
                 self.retry_at = Some(around.now + retry_pause(Refusal::Draining));
             }
             Message::Rebind | Message::RebindAnswer(_) | Message::Release => {
@@ -527,7 +548,7 @@ const fn retry_pause(reason: Refusal) -> Duration {
         | Refusal::Duplicate
         | Refusal::Full
         | Refusal::Draining => 30_000,
-        Refusal::Revoked => 60_000,
+        Refusal::Revoked | Refusal::Banned => 60_000,
     })
 }
 

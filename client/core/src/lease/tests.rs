@@ -121,13 +121,39 @@ fn a_relay_that_moves_its_clients_is_not_relied_on_and_left_in_time() {
     assert_eq!(fixture.lease.state(), Some(LeaseState::Alive));
     let moving = Message::Moving { next: RelayId(2), deadline_s: 20 };
     assert_eq!(fixture.hear(moving, 5), Ok(()));
+    assert_eq!(fixture.hear(moving, 6), Ok(()));
     assert_eq!(fixture.lease.state(), Some(LeaseState::Suspect));
     assert!(fixture.lease.is_lacking(start));
     let events: Vec<_> = std::iter::from_fn(|| fixture.outbox.poll_event()).collect();
-    assert!(events.contains(&Event::Moving { relay: RelayId(1), next: Some(RelayId(2)) }));
+    let told = Event::Moving { relay: RelayId(1), next: Some(RelayId(2)) };
+    assert_eq!(events.iter().filter(|event| **event == told).count(), 1, "said once");
     let deadline = start + Duration::from_secs(20);
     fixture.act(deadline, |lease, around| lease.handle_timeout(around));
     assert_eq!(fixture.lease.state(), None);
+}
+
+/// A lease was kept until its relay's deadline, so that a relay could not stop any sooner.
+#[test]
+fn regression_a_lease_is_given_back_once_another_has_served_for_a_while() {
+    let mut fixture = Fixture::new();
+    let start = fixture.start;
+    let leave = |fixture: &mut Fixture, ms, is_served| {
+        let now = start + Duration::from_millis(ms);
+        fixture.act(now, |lease, around| lease.leave(is_served, around.now, around.outbox));
+        fixture.lease.state().is_none()
+    };
+    assert!(!leave(&mut fixture, 0, true), "nothing was asked");
+    let moving = Message::Moving { next: RelayId(0), deadline_s: 60 };
+    assert_eq!(fixture.hear(moving, 5), Ok(()));
+    assert!(!leave(&mut fixture, 4_000, false));
+    assert!(!leave(&mut fixture, 5_000, true), "the other has not served for long");
+    assert!(!leave(&mut fixture, 8_999, true));
+    assert!(leave(&mut fixture, 9_000, true));
+    let sent = std::iter::from_fn(|| fixture.outbox.poll_transmit());
+    let sent: Vec<_> = sent
+        .filter_map(|sent| Sealed::decode(&sent.payload).ok()?.open(&KEY_TO_RELAY).ok())
+        .collect();
+    assert_eq!(sent, [Message::Release]);
 }
 
 /// With one address family lost, REBIND went on to the address that was lost with it, and only a

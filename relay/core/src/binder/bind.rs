@@ -1,8 +1,9 @@
 use lanrage_proto::datagram::Kind;
 use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound, Refusal};
 use lanrage_proto::handshake::{Responder, ephemeral_seed};
-use lanrage_proto::{TunnelKey, signed};
+use lanrage_proto::{RelayId, TunnelKey, signed};
 
+use super::bans::KeyPrefix;
 use super::cookies::Place;
 use super::leases::{Claim, Granted};
 use super::ranks::Rank;
@@ -67,6 +68,8 @@ impl Binder {
             session: ticket.session,
             member: ticket.member,
             generation: ticket.generation,
+            key: KeyPrefix::of(&ticket.key),
+            next: after(self.identity.relay, &ticket.relays),
             rate_class: ticket.rate_class,
             expires: ticket.expires,
             instance: request.instance,
@@ -77,4 +80,27 @@ impl Binder {
 
 pub(super) const fn refused(reason: Refusal, now: Now) -> BindResult {
     BindResult::Refused { reason, relay_time: now.unix_s }
+}
+
+/// The relay that follows this one in a ticket's list, which begins again at its end.
+fn after(relay: RelayId, list: &[RelayId]) -> RelayId {
+    let at = list.iter().position(|listed| *listed == relay).map_or(0, |at| at + 1);
+    let others = list[at..].iter().chain(list);
+    let mut others = others.filter(|listed| listed.0 != 0 && **listed != relay);
+    others.next().copied().unwrap_or(RelayId(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_relay_is_the_following_one_of_the_list() {
+        let next = |relay, list: [u16; 3]| after(RelayId(relay), &list.map(RelayId)).0;
+        assert_eq!(next(1, [1, 2, 3]), 2);
+        assert_eq!(next(2, [1, 2, 3]), 3);
+        assert_eq!(next(3, [1, 2, 3]), 1);
+        assert_eq!(next(2, [1, 2, 0]), 1);
+        assert_eq!(next(1, [1, 0, 0]), 0);
+    }
 }

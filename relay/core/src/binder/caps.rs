@@ -94,7 +94,7 @@ impl Standing {
     }
 
     /// The class of the ticket behind the class of a lease.
-    fn ticket_class(&self, class: u8) -> RateClass {
+    pub(super) fn ticket_class(&self, class: u8) -> RateClass {
         let slot = class.checked_sub(TICKET_CLASSES).map(usize::from);
         RateClass(slot.map_or(class, |at| self.slots[at].unwrap_or_default().class))
     }

@@ -65,7 +65,7 @@ impl Binder {
     }
 
     /// Sends a sealed message to a lease's client at `place`.
-    fn tell(&mut self, lease: &Lease, place: Place, message: &Message) {
+    pub(super) fn tell(&mut self, lease: &Lease, place: Place, message: &Message) {
         self.change_record(lease.handle, |record| record.counter_out += 1);
         let record = self.memory.record(lease.handle.index());
         let counter = record.counter_out;

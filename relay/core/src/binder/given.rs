@@ -1,9 +1,10 @@
 use std::net::SocketAddr;
 
-use lanrage_proto::{Generation, Member, RateClass, SessionId};
+use lanrage_proto::{Generation, Member, RateClass, RelayId, SessionId};
 use lanrage_relay_table::{Endpoint, Full, Handle, LocalId, NewLease, Tag};
 use rand_core::RngCore as _;
 
+use super::bans::KeyPrefix;
 use super::leases::Claim;
 use super::ranks::Rank;
 use super::records::Record;
@@ -23,6 +24,10 @@ pub struct GivenLease {
     pub rate_class: RateClass,
     /// Of the ticket, in seconds since 1970.
     pub expires: u64,
+    /// Of the member.
+    pub key: KeyPrefix,
+    /// The next relay of the ticket; 0 for none.
+    pub next: RelayId,
     /// Of the client.
     pub instance: [u8; 16],
     /// Where the client is.
@@ -45,6 +50,8 @@ impl Binder {
             rate_class: lease.rate_class,
             expires: lease.expires,
             instance: lease.instance,
+            key: lease.key,
+            next: lease.next,
             rank: Rank::default(),
         };
         let tag = Tag(self.rng.next_u32());
@@ -53,7 +60,7 @@ impl Binder {
             member: member(claim.member),
             endpoint: Endpoint::new(lease.address, lease.local),
             tag,
-            rate_class: claim.rate_class.0,
+            rate_class: self.class_of(claim.session, claim.member, claim.rate_class),
         };
         let random = self.rng.next_u64();
         let inserted = self.table.insert_pending(&new, random, now.ms)?;

@@ -1,17 +1,18 @@
 use lanrage_proto::api::Revocation;
 use lanrage_proto::frame::bind::{Lease, Refusal};
 use lanrage_proto::mac::mac32;
-use lanrage_proto::{Generation, Member, RateClass, SessionId};
+use lanrage_proto::{Generation, Member, RateClass, RelayId, SessionId};
 use lanrage_relay_table::{self as table, Endpoint, Handle, NewLease, State, Tag};
 use rand_core::RngCore as _;
 use zeroize::Zeroizing;
 
+use super::bans::KeyPrefix;
 use super::cookies::Place;
 use super::ranks::Rank;
 use super::records::Record;
 use super::{
     Binder, CLOCK_LEEWAY_S, Control, End, IDLE_TIMEOUT_MS, LOST_CONTROL_GRACE_S, Now,
-    PENDING_TIMEOUT_MS, RECOVERY_MS, TAKEOVER_WINDOW_MS,
+    PENDING_TIMEOUT_MS, RECOVERY_MS, TAKEOVER_WINDOW_MS, TAKEOVERS_MAX,
 };
 use crate::ids::{handle_to_wire, member, session, tag_to_wire};
 
@@ -21,6 +22,9 @@ pub(super) struct Claim {
     pub(super) session: SessionId,
     pub(super) member: Member,
     pub(super) generation: Generation,
+    pub(super) key: KeyPrefix,
+    /// Where its ticket says to go from here; 0 where it names no other relay.
+    pub(super) next: RelayId,
     pub(super) rate_class: RateClass,
     /// Seconds since 1970.
     pub(super) expires: u64,
@@ -93,7 +97,13 @@ impl Binder {
         place: Place,
         claim: &Claim,
     ) -> Result<(Box<Lease>, Granted), Refusal> {
+        if self.bans.hold(claim.session, claim.key) {
+            return Err(Refusal::Banned);
+        }
         self.check_standing(now, claim)?;
+        if self.drain.is_some() {
+            return Err(Refusal::Draining);
+        }
         self.take_rank(claim)?;
         let endpoint = Endpoint::new(place.remote, place.local);
         let pending_until_ms = now.ms + PENDING_TIMEOUT_MS;
@@ -255,8 +265,12 @@ impl Binder {
 impl Record {
     /// Whether one more takeover would be one too many.
     fn is_contested(&self, now_ms: u64) -> bool {
-        self.takeovers_ms
-            .iter()
-            .all(|at| at.is_some_and(|at| now_ms.saturating_sub(at) < TAKEOVER_WINDOW_MS))
+        self.takeovers(now_ms) == TAKEOVERS_MAX
+    }
+
+    /// Takeovers within the window; counted up to the maximum.
+    pub(super) fn takeovers(&self, now_ms: u64) -> usize {
+        let is_recent = |at: &&u64| now_ms.saturating_sub(**at) < TAKEOVER_WINDOW_MS;
+        self.takeovers_ms.iter().flatten().filter(is_recent).count()
     }
 }

@@ -19,12 +19,16 @@ use crate::egress::{Egress, SentTotals};
 mod outcome;
 pub use outcome::{BinderCounters, End, Outcome};
 mod answers;
+mod bans;
+pub use bans::{Ban, KeyPrefix};
 mod bind;
 mod budgets;
 mod caps;
 pub use caps::{Cap, CapError, Caps};
 mod control;
 mod cookies;
+mod drain;
+pub use drain::Draining;
 mod hello;
 mod leases;
 mod memory;
@@ -33,6 +37,8 @@ mod frozen;
 pub use frozen::ThawError;
 mod given;
 pub use given::GivenLease;
+mod listing;
+pub use listing::LeaseView;
 mod ranks;
 mod records;
 mod resume;
@@ -40,9 +46,11 @@ mod revocations;
 mod timers;
 
 use answers::Answers;
+use bans::Bans;
 use budgets::Budgets;
 use caps::Standing;
 use cookies::{Cookies, Place};
+use drain::Drain;
 use memory::Memory;
 use ranks::Ranks;
 use revocations::Revocations;
@@ -135,6 +143,8 @@ pub struct Binder {
     signing_keys: Vec<(KeyId, [u8; 32])>,
     control: Control,
     revocations: Revocations,
+    bans: Bans,
+    drain: Option<Drain>,
     cookies: Cookies,
     answers: Answers,
     ranks: Ranks,
@@ -201,6 +211,8 @@ impl Binder {
             signing_keys: Vec::new(),
             control: Control::Lost,
             revocations: Revocations::default(),
+            bans: Bans::default(),
+            drain: None,
             cookies: Cookies::new(&mut rng, now.ms),
             answers: Answers::new(answers),
             ranks: Ranks::new(ranks, memory.ranks),
@@ -302,7 +314,8 @@ impl Binder {
 
     /// When [`Binder::handle_timeout`] is due, on the monotonic clock.
     pub fn poll_timeout(&self) -> u64 {
-        self.timers.next_ms().min(self.cookies.rotate_at_ms())
+        let drain = self.drain.as_ref().map_or(u64::MAX, Drain::next_ms);
+        self.timers.next_ms().min(self.cookies.rotate_at_ms()).min(drain)
     }
 
     /// The next datagram to send.
@@ -324,6 +337,11 @@ impl Binder {
     pub fn skew(&self) -> u64 {
         let counts = self.table.counts();
         self.counters.skew((counts.active + counts.pending) as u64)
+    }
+
+    /// How many revocations hold.
+    pub fn revocations(&self) -> usize {
+        self.revocations.len()
     }
 
     /// How much the binder remembers.

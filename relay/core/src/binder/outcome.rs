@@ -102,12 +102,21 @@ pub enum End {
     Expired,
     /// Control has revoked its generation.
     Revoked,
+    /// The operator has banned its key or session.
+    Banned,
 }
 
 impl End {
     /// Every cause in the order of declaration.
-    pub const ALL: [Self; 6] =
-        [Self::Released, Self::Replaced, Self::Unused, Self::Idle, Self::Expired, Self::Revoked];
+    pub const ALL: [Self; 7] = [
+        Self::Released,
+        Self::Replaced,
+        Self::Unused,
+        Self::Idle,
+        Self::Expired,
+        Self::Revoked,
+        Self::Banned,
+    ];
 
     /// The metric label.
     pub const fn as_str(self) -> &'static str {
@@ -118,6 +127,7 @@ impl End {
             Self::Idle => "idle",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
+            Self::Banned => "banned",
         }
     }
 }
@@ -132,6 +142,8 @@ pub struct BinderCounters {
     pub begun: u64,
     /// Leases that a first frame has made their member's own.
     pub activated: u64,
+    /// MOVING sent.
+    pub moving: u64,
     outcomes: [u64; Outcome::COUNT],
     refused: [u64; Refusal::ALL.len()],
     ended: [u64; End::ALL.len()],
@@ -153,16 +165,17 @@ impl BinderCounters {
     /// All counts in a fixed order.
     pub(super) fn to_words(self) -> Vec<u64> {
         let parts = [&self.outcomes[..], &self.refused, &self.ended];
-        [&[self.received, self.begun, self.activated][..], &parts.concat()].concat()
+        let Self { received, begun, activated, moving, .. } = self;
+        [&[received, begun, activated, moving][..], &parts.concat()].concat()
     }
 
     /// The inverse of [`BinderCounters::to_words`]; `None` if there are more or fewer.
     pub(super) fn from_words(words: &[u64]) -> Option<Self> {
-        let (&[received, begun, activated], rest) = words.split_first_chunk()?;
+        let (&[received, begun, activated, moving], rest) = words.split_first_chunk()?;
         let (&outcomes, rest) = rest.split_first_chunk()?;
         let (&refused, rest) = rest.split_first_chunk()?;
         let ended = *<&[u64; End::ALL.len()]>::try_from(rest).ok()?;
-        Some(Self { received, begun, activated, outcomes, refused, ended })
+        Some(Self { received, begun, activated, moving, outcomes, refused, ended })
     }
 
     /// How often this was the outcome.

@@ -92,9 +92,10 @@ fn write([stamp, rest]: &[AtomicU64; RANK_WORDS], slot: Slot) {
 
 #[cfg(test)]
 mod tests {
-    use lanrage_proto::{Generation, Member, RateClass, SessionId};
+    use lanrage_proto::{Generation, Member, RateClass, RelayId, SessionId};
 
     use super::*;
+    use crate::binder::KeyPrefix;
 
     #[test]
     fn ranks_grow_for_each_instance_by_itself() {
@@ -105,6 +106,8 @@ mod tests {
                 session: SessionId(1),
                 member: Member::new(1).unwrap(),
                 generation: Generation(1),
+                key: KeyPrefix([0; 8]),
+                next: RelayId(0),
                 rate_class: RateClass(0),
                 expires: 0,
                 instance: [instance; 16],

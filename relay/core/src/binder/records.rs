@@ -1,16 +1,21 @@
-use lanrage_proto::Generation;
+use lanrage_proto::{Generation, RelayId};
 
 use super::TAKEOVERS_MAX;
+use super::bans::KeyPrefix;
 use super::leases::Claim;
 use super::ranks::Rank;
 
-pub(super) const RECORD_WORDS: usize = 12;
+pub(super) const RECORD_WORDS: usize = 13;
 
 /// What the binder knows of a lease and the shards need not. Session, member and rate class are in the
 /// table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) generation: Generation,
+    /// What a ban would name.
+    pub(super) key: KeyPrefix,
+    /// Where a drain sends the client; 0 for nowhere.
+    pub(super) next: RelayId,
     /// Of the ticket, in seconds since 1970.
     pub(super) expires: u64,
     pub(super) instance: [u8; 16],
@@ -29,7 +34,7 @@ pub(super) struct Record {
     pub(super) takeovers_ms: [Option<u64>; TAKEOVERS_MAX],
 }
 
-/// Milliseconds since the relay's start have 48 bits, 8,900 years.
+/// Times have 48 bits: 8,900 years in milliseconds.
 const TIME: u64 = (1 << 48) - 1;
 const _: () = assert!(TAKEOVERS_MAX == 3);
 
@@ -37,6 +42,8 @@ impl Record {
     pub(super) const fn new(claim: &Claim, pending_until_ms: u64, salt: u64) -> Self {
         Self {
             generation: claim.generation,
+            key: claim.key,
+            next: claim.next,
             expires: claim.expires,
             instance: claim.instance,
             rank: claim.rank,
@@ -51,13 +58,14 @@ impl Record {
 
     /// ```text
     /// 0      generation u32 | times resumed u32       low bits first
-    /// 1      expires
+    /// 1      expires, 48 bits | next relay u16
     /// 2..4   instance
     /// 4      stamp
     /// 5      salt
     /// 6, 7   counters in, out
     /// 8..11  pending until, settle at, second takeover, 48 bits each | 16 bits of the first takeover
     /// 11     third takeover
+    /// 12     the key's first 8 bytes
     /// ```
     /// A takeover is its time and 1; 0 is none.
     pub(super) fn pack(&self) -> [u64; RECORD_WORDS] {
@@ -68,7 +76,7 @@ impl Record {
             |time: u64, part: u32| time.min(TIME) | (first >> (16 * part) & 0xffff) << 48;
         [
             u64::from(self.generation.0) | u64::from(self.rank.resumed) << 32,
-            self.expires,
+            self.expires.min(TIME) | u64::from(self.next.0) << 48,
             instance as u64,
             (instance >> 64) as u64,
             self.rank.stamp,
@@ -79,6 +87,7 @@ impl Record {
             with_part(self.settle_at_ms, 1),
             with_part(second, 2),
             third,
+            u64::from_be_bytes(self.key.0),
         ]
     }
 
@@ -88,7 +97,9 @@ impl Record {
         let instance = u128::from(words[2]) | u128::from(words[3]) << 64;
         Self {
             generation: Generation(words[0] as u32),
-            expires: words[1],
+            key: KeyPrefix(words[12].to_be_bytes()),
+            next: RelayId((words[1] >> 48) as u16),
+            expires: words[1] & TIME,
             instance: instance.to_le_bytes(),
             rank: Rank { stamp: words[4], resumed: (words[0] >> 32) as u32 },
             pending_until_ms: words[8] & TIME,
@@ -109,17 +120,19 @@ mod tests {
 
     prop_compose! {
         fn record()(
-            numbers in any::<(u32, u32, [u8; 16])>(),
+            numbers in any::<(u32, u32, [u8; 16], [u8; 8], u16)>(),
             words in any::<[u64; 5]>(),
             times in any::<[u64; 2]>(),
             takeovers in any::<[Option<u64>; 3]>(),
         ) -> Record {
-            let (generation, resumed, instance) = numbers;
+            let (generation, resumed, instance, key, next) = numbers;
             let [expires, stamp, salt, counter_in, counter_out] = words;
             let [pending_until_ms, settle_at_ms] = times.map(|time| time & TIME);
             Record {
                 generation: Generation(generation),
-                expires,
+                key: KeyPrefix(key),
+                next: RelayId(next),
+                expires: expires & TIME,
                 instance,
                 rank: Rank { stamp, resumed },
                 pending_until_ms,

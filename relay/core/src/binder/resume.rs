@@ -4,19 +4,20 @@ use lanrage_proto::datagram::Kind;
 use lanrage_proto::frame::bind::BindResult;
 use lanrage_proto::frame::resume::{Resume, Resumed, TICKET_LEN_MAX};
 use lanrage_proto::wire::{Malformed, Reader, Writer};
-use lanrage_proto::{Generation, Member, RateClass, SessionId};
+use lanrage_proto::{Generation, Member, RateClass, RelayId, SessionId};
 use rand_core::RngCore as _;
 use zeroize::Zeroizing;
 
+use super::bans::KeyPrefix;
 use super::bind::refused;
 use super::cookies::Place;
 use super::leases::Claim;
 use super::ranks::Rank;
 use super::{Binder, Now, Outcome};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const NONCE_LEN: usize = 24;
-const BODY_LEN: usize = 1 + 1 + 1 + 1 + 4 + 8 + 8 + 16 + 8 + 4 + 32;
+const BODY_LEN: usize = 1 + 1 + 2 + 1 + 4 + 8 + 8 + 8 + 16 + 8 + 4 + 32;
 const _: () = assert!(NONCE_LEN + BODY_LEN + 16 <= TICKET_LEN_MAX);
 
 impl Binder {
@@ -55,8 +56,9 @@ impl Binder {
     /// A fresh key, and the ticket by which the relay will know it after a crash.
     ///
     /// ```text
-    /// nonce 24 B | XChaCha20-Poly1305(version u8 | member u8 | rate class u8 | 0 | generation u32 |
-    ///              session u64 | expires u64 | instance 16 B | stamp u64 | resumed u32 | key 32 B)
+    /// nonce 24 B | XChaCha20-Poly1305(version u8 | member u8 | rate class u8 | next u16 |
+    ///              generation u32 | member's key, 8 B of it | session u64 | expires u64 |
+    ///              instance 16 B | stamp u64 | resumed u32 | key 32 B)
     /// ```
     pub(super) fn resumption(&mut self, claim: &Claim) -> (Zeroizing<[u8; 32]>, Vec<u8>) {
         let mut key = Zeroizing::new([0; 32]);
@@ -65,8 +67,10 @@ impl Binder {
         self.rng.fill_bytes(&mut nonce);
         let body = Zeroizing::new(
             Writer::with_capacity(BODY_LEN)
-                .bytes(&[VERSION, claim.member.number(), claim.rate_class.0, 0])
+                .bytes(&[VERSION, claim.member.number(), claim.rate_class.0])
+                .u16(claim.next.0)
                 .u32(claim.generation.0)
+                .bytes(&claim.key.0)
                 .u64(claim.session.0)
                 .u64(claim.expires)
                 .bytes(&claim.instance)
@@ -105,14 +109,16 @@ impl Binder {
 /// The key, and the claim of who resumes by it.
 fn read_body(body: &[u8]) -> Result<(Zeroizing<[u8; 32]>, Claim), Malformed> {
     let mut reader = Reader::new(body, "resumption ticket");
-    let [version, member, rate_class, _] = reader.array()?;
+    let [version, member, rate_class] = reader.array()?;
     if version != VERSION {
         return Err(Malformed("resumption ticket version"));
     }
     let claim = Claim {
         member: Member::new(member).ok_or(Malformed("resumption ticket member"))?,
         rate_class: RateClass(rate_class),
+        next: RelayId(reader.u16()?),
         generation: Generation(reader.u32()?),
+        key: KeyPrefix(reader.array()?),
         session: SessionId(reader.u64()?),
         expires: reader.u64()?,
         instance: reader.array()?,

@@ -69,6 +69,7 @@ impl Binder {
         while let Some(handle) = due(&mut self.timers.settling, now.ms) {
             self.settle(now, handle);
         }
+        self.drain_on(now);
         if self.timers.sweep_at_ms <= now.ms {
             self.sweep(now);
             self.timers.sweep_at_ms = now.ms + SWEEP_STEP_MS;

@@ -65,6 +65,7 @@ impl Shard {
         let mut len = run.len();
         if admitted < segments {
             self.counters.drop(limit, segments - admitted);
+            owner.count_dropped(segments - admitted);
             if admitted == 0 {
                 return Verdict::Drop;
             }
@@ -79,7 +80,10 @@ impl Shard {
         let run = &mut run[..len];
         let to = match route {
             Ok(route) => route,
-            Err(refused) => return self.refuse(refused, admitted, &sent),
+            Err(refused) => {
+                owner.count_dropped(admitted);
+                return self.refuse(refused, admitted, &sent);
+            }
         };
         if !matches!(to, Route::Relay(_)) {
             run.chunks_mut(segment_size)

@@ -4,11 +4,14 @@
 //! |---|---|
 //! | the socket's file, who may speak, HTTP | `socket`, `server` |
 //! | what is asked and answered | `api` |
-//! | one answer each | `status`, … |
+//! | the answers | `status`, `leases`, `shards`, `bans`, `caps`, `drain`, `switches` |
 
+use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use lanrage_relay_core::{Binder, Now};
+use lanrage_relay_uring::GsoSwitch;
 
 use crate::binder::Orders;
 use crate::handover::Upgrades;
@@ -23,7 +26,14 @@ mod socket;
 pub(crate) use socket::AdminSocket;
 pub use socket::Listen;
 
+mod bans;
+pub(crate) use bans::KeptBans;
+mod caps;
+mod drain;
+mod leases;
+mod shards;
 mod status;
+mod switches;
 mod upgrade;
 
 /// What the admin socket answers from.
@@ -32,6 +42,9 @@ pub(crate) struct Admin {
     pub(crate) health: Arc<Health>,
     /// Set once the relay has enrolled and its threads run.
     pub(crate) serving: OnceLock<Serving>,
+    pub(crate) gso: GsoSwitch,
+    /// The relay ends with the drain under way.
+    exit: AtomicBool,
 }
 
 /// What there is once the relay serves.
@@ -41,9 +54,22 @@ pub(crate) struct Serving {
     pub(crate) pool: u16,
     pub(crate) orders: Orders,
     pub(crate) upgrades: Upgrades,
+    pub(crate) bans: KeptBans,
+}
+
+/// Slots that the binder looks at in one go: some 2 ms where all hold a lease.
+const SLICE: usize = 2_048;
+
+fn slices(slots: Range<u32>) -> impl Iterator<Item = Range<u32>> {
+    let end = slots.end;
+    slots.step_by(SLICE).map(move |from| from..from.saturating_add(SLICE as u32).min(end))
 }
 
 impl Admin {
+    pub(crate) const fn new(health: Arc<Health>, gso: GsoSwitch) -> Self {
+        Self { health, serving: OnceLock::new(), gso, exit: AtomicBool::new(false) }
+    }
+
     fn serving(&self) -> Result<&Serving, Refused> {
         self.serving.get().ok_or_else(|| Refused::conflict("the relay has not enrolled yet"))
     }

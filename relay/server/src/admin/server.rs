@@ -85,8 +85,39 @@ async fn answer(admin: &Admin, request: Request<Incoming>) -> Result<Vec<u8>, Re
     match head.uri.path() {
         path::STATUS => {
             parse::<Nothing>(&body)?;
-            json(&admin.status()?)
+            json(&admin.status().await?)
         }
+        path::SESSIONS => json(&admin.sessions(parse(&body)?).await?),
+        path::LEASES => json(&admin.leases(parse(&body)?).await?),
+        path::SHARDS => {
+            parse::<Nothing>(&body)?;
+            json(&admin.shards()?)
+        }
+        path::BANS => {
+            parse::<Nothing>(&body)?;
+            json(&admin.bans().await?)
+        }
+        path::BAN => json(&admin.ban(parse(&body)?).await?),
+        path::UNBAN => {
+            admin.unban(parse(&body)?).await?;
+            json(&Nothing {})
+        }
+        path::CAPS => {
+            parse::<Nothing>(&body)?;
+            json(&admin.caps().await?)
+        }
+        path::CAP => {
+            admin.cap(parse(&body)?).await?;
+            json(&Nothing {})
+        }
+        path::DRAIN => json(&admin.drain(parse(&body)?).await?),
+        path::UNDRAIN => {
+            parse::<Nothing>(&body)?;
+            admin.undrain().await?;
+            json(&Nothing {})
+        }
+        path::LOG => json(&admin.log(parse(&body)?)?),
+        path::GSO => json(&admin.gso(parse(&body)?)?),
         path::UPGRADE => {
             parse::<Nothing>(&body)?;
             json(&admin.upgrade().await?)

@@ -76,6 +76,11 @@ pub struct Settings {
     /// Unix socket for `ctl`; `off` or empty for none [default: admin.sock in the state directory]
     #[arg(long, env = "LANRAGE_RELAY_ADMIN_SOCKET", value_name = "PATH")]
     pub admin_socket: Option<PathBuf>,
+    /// Seconds that a relay which is terminated gives clients to leave for another, if there are any;
+    /// a second signal ends it at once [default: 10]
+    #[arg(long, env = "LANRAGE_RELAY_STOP_TIMEOUT", value_name = "SECONDS")]
+    #[serde(deserialize_with = "number::whole")]
+    pub stop_timeout: Option<u16>,
     /// What is logged, as in `info,lanrage_relay=debug` [default: info]
     #[arg(long, env = "LANRAGE_RELAY_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -110,6 +115,17 @@ pub enum GsoSetting {
     On,
     /// Every datagram by itself
     Off,
+}
+
+impl GsoSetting {
+    /// As in the configuration.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// How datagrams are shared out between shards; see [`lanrage_relay_uring::Steering`].
@@ -197,6 +213,7 @@ impl Settings {
             stun: self.stun.or(other.stun),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
             admin_socket: self.admin_socket.or(other.admin_socket),
+            stop_timeout: self.stop_timeout.or(other.stop_timeout),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
             rate_class: self.rate_class.or(other.rate_class),

@@ -1,5 +1,6 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lanrage_proto::api::EnrolmentToken;
 use lanrage_proto::party::{NAME_LEN_MAX, parse_authority, valid_name};
@@ -40,6 +41,7 @@ pub struct Config {
     pub stun: bool,
     pub metrics_listen: Option<SocketAddr>,
     pub admin_socket: Option<PathBuf>,
+    pub stop_timeout: Duration,
     pub log: String,
     pub log_format: LogFormat,
     pub rate_classes: Vec<(u8, ClassLimits)>,
@@ -118,6 +120,7 @@ impl Settings {
             stun: self.stun.unwrap_or(true),
             metrics_listen,
             admin_socket,
+            stop_timeout: Duration::from_secs(self.stop_timeout.unwrap_or(10).into()),
             log,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             rate_classes: classes::resolve(&self.rate_class.unwrap_or_default())?,
@@ -154,6 +157,7 @@ impl Config {
             stun: Some(self.stun),
             metrics_listen: Some(metrics.unwrap_or_else(|| "off".to_owned())),
             admin_socket: Some(self.admin_socket.clone().unwrap_or_else(|| "off".into())),
+            stop_timeout: Some(self.stop_timeout.as_secs() as u16),
             log: Some(self.log.clone()),
             log_format: Some(self.log_format),
             rate_class: (!self.rate_classes.is_empty())
@@ -178,6 +182,16 @@ impl From<GsoSetting> for GsoMode {
             GsoSetting::Auto => Self::Auto,
             GsoSetting::On => Self::On,
             GsoSetting::Off => Self::Off,
+        }
+    }
+}
+
+impl From<GsoMode> for GsoSetting {
+    fn from(mode: GsoMode) -> Self {
+        match mode {
+            GsoMode::Auto => Self::Auto,
+            GsoMode::On => Self::On,
+            GsoMode::Off => Self::Off,
         }
     }
 }

@@ -27,15 +27,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) async fn connect(path: &Path) -> Result<Self, Failure> {
-        let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                Failure::NoRelay(path.to_owned())
-            }
-            io::ErrorKind::PermissionDenied => {
-                Failure::NotPermitted { path: path.to_owned(), why: error.to_string() }
-            }
-            _ => Failure::Other(format!("{}: {error}", path.display())),
-        })?;
+        let stream = UnixStream::connect(path).await.map_err(|error| unreachable(path, &error))?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // Its end shows in the request.
         tokio::spawn(connection);
@@ -72,6 +64,17 @@ impl Client {
             StatusCode::FORBIDDEN => Failure::NotPermitted { path: self.path.clone(), why: error },
             _ => Failure::Refused(error),
         })
+    }
+}
+
+fn unreachable(path: &Path, error: &io::Error) -> Failure {
+    let kind = error.kind();
+    if matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+        Failure::NoRelay(path.to_owned())
+    } else if kind == io::ErrorKind::PermissionDenied {
+        Failure::NotPermitted { path: path.to_owned(), why: error.to_string() }
+    } else {
+        Failure::Other(format!("{}: {error}", path.display()))
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use lanrage_proto::SessionId;
 use serde::Serialize;
 
 mod client;
@@ -11,10 +12,18 @@ mod failure;
 pub use failure::{EXIT_CODES, Failure};
 mod table;
 
+mod bans;
+mod caps;
+mod drain;
+mod leases;
+mod shards;
 mod status;
+mod switches;
 mod upgrade;
 
 use client::Client;
+
+use crate::config::GsoSetting;
 
 /// Where a relay with default settings listens.
 const SOCKET: &str = "/var/lib/lanrage-relay/admin.sock";
@@ -52,6 +61,56 @@ as you like: readiness and watchdog come from the threads that forward and bind.
 enum Command {
     /// Show the relay as a whole
     Status,
+    /// List sessions with what their leases add up to
+    Sessions(leases::Limit),
+    /// List leases
+    Leases {
+        /// Those of this session alone
+        #[arg(long)]
+        session: Option<SessionId>,
+        #[command(flatten)]
+        limit: leases::Limit,
+    },
+    /// Show what shards do
+    Shard {
+        /// This one alone: a number, `control` for the thread of all but data, or `streams`
+        #[arg(value_name = "SHARD")]
+        number: Option<String>,
+    },
+    /// Stop serving a key or a session, at once and after restarts, too
+    Ban {
+        #[command(subcommand)]
+        whom: bans::Whom,
+    },
+    /// Lift a ban
+    Unban {
+        #[command(subcommand)]
+        whom: bans::Whom,
+    },
+    /// List bans
+    Bans,
+    /// Cap what a session or a member sends, in place of its ticket's rate class, until the relay ends
+    Cap {
+        #[command(flatten)]
+        whom: caps::Whom,
+        #[command(flatten)]
+        caps: caps::Figures,
+    },
+    /// Lift a cap
+    Uncap(caps::Whom),
+    /// List caps
+    Caps,
+    /// Bind nobody any more, and tell clients to leave; they are served meanwhile
+    Drain(drain::Drain),
+    /// Bind again
+    Undrain,
+    /// Show or change what is logged, until the relay ends
+    Log {
+        /// As in `info,lanrage_relay=debug`
+        filter: Option<String>,
+    },
+    /// Show or change UDP segmentation offload, until the relay ends
+    Gso { mode: Option<GsoSetting> },
     /// Hand over to a new process of the installed program; nothing is lost
     #[command(long_about = UPGRADE)]
     Upgrade,
@@ -75,6 +134,21 @@ impl Ctl {
         let output = Output { json: self.json };
         match self.command {
             Command::Status => status::show(&mut client, output).await,
+            Command::Sessions(limit) => leases::show_sessions(&mut client, output, limit).await,
+            Command::Leases { session, limit } => {
+                leases::show_leases(&mut client, output, session, limit).await
+            }
+            Command::Shard { number } => shards::show(&mut client, output, number).await,
+            Command::Ban { whom } => bans::ban(&mut client, output, whom).await,
+            Command::Unban { whom } => bans::unban(&mut client, output, whom).await,
+            Command::Bans => bans::show(&mut client, output).await,
+            Command::Cap { whom, caps } => caps::cap(&mut client, output, whom, caps).await,
+            Command::Uncap(whom) => caps::uncap(&mut client, output, whom).await,
+            Command::Caps => caps::show(&mut client, output).await,
+            Command::Drain(how) => drain::drain(&mut client, output, how).await,
+            Command::Undrain => drain::undrain(&mut client, output).await,
+            Command::Log { filter } => switches::log(&mut client, output, filter).await,
+            Command::Gso { mode } => switches::gso(&mut client, output, mode).await,
             Command::Upgrade => upgrade::upgrade(&mut client, output).await,
         }
     }
@@ -97,15 +171,31 @@ impl Output {
             true => serde_json::to_string(answer).map_err(|e| Failure::Other(e.to_string()))?,
             false => text(answer),
         };
-        if !lines.is_empty() && !lines.ends_with('\n') {
+        if !lines.ends_with('\n') {
             lines.push('\n');
         }
-        match io::stdout().write_all(lines.as_bytes()) {
-            // As with `| head`: the reader has seen enough.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Failure::Other(format!("writing to standard output: {error}")))
-            }
-            _ => Ok(()),
+        write(&lines)
+    }
+
+    /// Prints rows, each one a line of JSON, or as `text` says them.
+    fn print_rows<T: Serialize>(
+        self,
+        rows: &[T],
+        text: impl FnOnce(&[T]) -> String,
+    ) -> Result<(), Failure> {
+        match self.json {
+            true => rows.iter().try_for_each(|row| self.print(row, |_| String::new())),
+            false => write(&text(rows)),
         }
+    }
+}
+
+fn write(lines: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(lines.as_bytes()) {
+        // As with `| head`: the reader has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Other(format!("writing to standard output: {error}")))
+        }
+        _ => Ok(()),
     }
 }

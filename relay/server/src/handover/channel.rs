@@ -66,7 +66,7 @@ impl Channel {
             .drain()
             .filter_map(|message| match message {
                 RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-                _ => None,
+                RecvAncillaryMessage::ScmCredentials(_) | _ => None,
             })
             .flatten()
             .collect();

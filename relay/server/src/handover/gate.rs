@@ -14,8 +14,11 @@ pub(crate) struct Gate<T> {
     turn: AtomicU64,
     lock: Mutex<()>,
     opened: Condvar,
-    reports: (Sender<(u64, usize, T)>, Receiver<(u64, usize, T)>),
+    reports: (Sender<Report<T>>, Receiver<Report<T>>),
 }
+
+/// Of which closing, by which thread, what it leaves.
+type Report<T> = (u64, usize, T);
 
 impl<T> Gate<T> {
     pub(crate) fn open() -> Self {

@@ -225,10 +225,13 @@ fn expect(
     step: &'static str,
     patience: Duration,
 ) -> Result<(), GiveError> {
-    match channel.receive(patience).map_err(|source| lost(step, source))?.0 {
-        Message::Refused(why) => Err(GiveError::Refused(why)),
-        message if message == *expected => Ok(()),
-        other => Err(lost(step, io::Error::other(format!("it said {other:?}")))),
+    let (said, _) = channel.receive(patience).map_err(|source| lost(step, source))?;
+    if let Message::Refused(why) = said {
+        return Err(GiveError::Refused(why));
+    }
+    match said == *expected {
+        true => Ok(()),
+        false => Err(lost(step, io::Error::other(format!("it said {said:?}")))),
     }
 }
 

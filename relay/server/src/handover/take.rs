@@ -134,10 +134,12 @@ impl Taken {
     /// The shards receive; returns when the relay is this process's.
     pub(crate) fn armed(&self) -> anyhow::Result<()> {
         self.channel.send(&Message::Armed, &[]).context("the old process is gone")?;
-        match self.channel.receive(PATIENCE).context("waiting for the old process to let go")?.0 {
-            Message::Yours => Ok(()),
-            other => bail!("the old process said {other:?} where it had to let go"),
+        let waiting = "waiting for the old process to let go";
+        let (said, _) = self.channel.receive(PATIENCE).context(waiting)?;
+        if said != Message::Yours {
+            bail!("the old process said {said:?} where it had to let go");
         }
+        Ok(())
     }
 
     /// Says why this process does not take over.

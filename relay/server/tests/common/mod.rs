@@ -1,19 +1,22 @@
 //! A relay that enrolled once with a control that is gone, and a small client over real sockets.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod namespace;
+
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::path::Path;
+use std::process::{Child, Command};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ed25519_dalek::SigningKey;
-use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound, Lease};
+use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound, Lease, Refusal};
 use lanrage_proto::frame::challenge::Challenge;
 use lanrage_proto::frame::control::{Message, Sealed};
 use lanrage_proto::frame::data::Sent;
 use lanrage_proto::frame::hello::Hello;
-use lanrage_proto::frame::resume::Resume;
+use lanrage_proto::frame::resume::{Resume, Resumed};
 use lanrage_proto::frame::{Cookie, Nonce};
 use lanrage_proto::handshake::Initiator;
 use lanrage_proto::ids::{
@@ -24,7 +27,9 @@ use lanrage_proto::signed::{RelayCertificate, TicketBody};
 use lanrage_proto::{DeviceKey, Signature, TunnelKey};
 use lanrage_relay::config::BackendSetting;
 use lanrage_relay::state::{Enrolment, StateDir, Told};
-use lanrage_relay::{Settings, Started};
+use lanrage_relay::{Settings, Started, Stop};
+use lanrage_relay_uring::BackendKind;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -97,9 +102,10 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     panic!("waited in vain for {what}");
 }
 
-/// A relay in this process.
+/// A relay: in this process, or the program.
 pub struct Relay {
     pub started: Started,
+    pub process: Option<Child>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -133,14 +139,41 @@ impl Relay {
         let thread = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let stop = async move {
-                let _ = stopped.await;
+            let mut stopped = Some(stopped);
+            let stop = async move || {
+                let _ = stopped.take().expect("asked once").await;
+                Stop::AtOnce
             };
             let started = |started: &Started| ready.send(started.clone()).unwrap();
             runtime.block_on(lanrage_relay::run(config, stop, started)).unwrap();
         });
         let started = is_ready.recv_timeout(Duration::from_secs(20)).expect("the relay starts");
-        Self { started, stop: Some(stop), thread: Some(thread) }
+        Self { started, process: None, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// The program, in a namespace of its own, where its usual ports are free.
+    pub fn spawn(dir: &Path, arguments: &[&str]) -> Self {
+        let process = Command::new(env!("CARGO_BIN_EXE_lanrage-relay"))
+            .args(["run", "--listen", "127.0.0.1:51820,[::1]:51820", "--shards", "2"])
+            .args(arguments)
+            .env("LANRAGE_RELAY_STATE_DIR", dir)
+            .spawn()
+            .unwrap();
+        let started = Started {
+            listen: vec!["127.0.0.1:51820".parse().unwrap(), "[::1]:51820".parse().unwrap()],
+            streams: Vec::new(),
+            metrics: Some("127.0.0.1:9581".parse().unwrap()),
+            backend: BackendKind::Mmsg,
+        };
+        eventually("metrics", || TcpStream::connect(started.metrics.unwrap()).is_ok());
+        let relay = Self { started, process: Some(process), stop: None, thread: None };
+        relay.until(|page| page.contains("lanrage_relay_ready 1"));
+        relay
+    }
+
+    /// Of the program.
+    pub fn signal(&self, signal: Signal) {
+        self::signal(self.process.as_ref().unwrap(), signal);
     }
 
     pub fn ipv4(&self) -> SocketAddr {
@@ -172,9 +205,47 @@ impl Relay {
         panic!("the metrics did not become as wanted:\n{}", self.get("/metrics"));
     }
 
+    /// Waits until it ends by itself.
+    pub fn wait(mut self) {
+        self.thread.take().unwrap().join().unwrap();
+    }
+
     pub fn stop(mut self) {
         self.stop.take();
-        self.thread.take().unwrap().join().unwrap();
+        if let Some(mut process) = self.process.take() {
+            signal(&process, Signal::INT);
+            assert!(process.wait().unwrap().success());
+        }
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn granted(result: BindResult) -> Result<Lease, Refusal> {
+    match result {
+        BindResult::Lease(lease) => Ok(*lease),
+        BindResult::Refused { reason, .. } => Err(reason),
+    }
+}
+
+/// What a relay says to [`Client::resume`].
+pub fn resumed(answer: &[u8], lease: &Lease, cookie: Cookie) -> Result<Lease, Refusal> {
+    granted(Resumed::decode(answer).unwrap().open(&lease.resumption_key, cookie).unwrap())
+}
+
+fn signal(process: &Child, signal: Signal) {
+    let pid = Pid::from_raw(process.id().cast_signed()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// A test that fails leaves no program behind.
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
     }
 }
 
@@ -189,7 +260,12 @@ pub struct Client {
 
 impl Client {
     pub fn new(relay: SocketAddr, member: u8) -> Self {
-        let socket = UdpSocket::bind((relay.ip(), 0)).unwrap();
+        Self::at(relay.ip(), relay, member)
+    }
+
+    /// With this address.
+    pub fn at(ip: IpAddr, relay: SocketAddr, member: u8) -> Self {
+        let socket = UdpSocket::bind((ip, 0)).unwrap();
         socket.connect(relay).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let member = Member::new(member).unwrap();
@@ -231,16 +307,25 @@ impl Client {
     }
 
     pub fn bind(&mut self) -> Lease {
+        self.try_bind().unwrap_or_else(|reason| panic!("refused: {}", reason.as_str()))
+    }
+
+    pub fn try_bind(&mut self) -> Result<Lease, Refusal> {
+        self.bind_with(|_, _| {})
+    }
+
+    /// With another ticket, instance or stamp; the ticket is signed afterwards.
+    pub fn bind_with(
+        &mut self,
+        change: impl FnOnce(&mut TicketBody, &mut ([u8; 16], u64)),
+    ) -> Result<Lease, Refusal> {
         self.stamp += 1;
         let challenge = self.challenge();
         let who = (self.session, self.member);
-        let (bind, mut initiator) = bind_frame(&challenge, who, self.stamp);
+        let (bind, mut initiator) = bind_frame_with(&challenge, who, self.stamp, change);
         let answer = self.ask(&bind).unwrap();
         let payload = initiator.finish(Bound::decode(&answer).unwrap().noise).unwrap();
-        match BindResult::decode(&payload).unwrap() {
-            BindResult::Lease(lease) => *lease,
-            BindResult::Refused { reason, .. } => panic!("refused: {}", reason.as_str()),
-        }
+        granted(BindResult::decode(&payload).unwrap())
     }
 
     pub fn frame(&self, lease: &Lease, destination: Destination, payload: &[u8]) -> Vec<u8> {
@@ -275,12 +360,22 @@ impl Client {
 /// A BIND of a member of the one session, with the key that its number is.
 pub fn bind_frame(
     challenge: &Challenge,
+    who: (SessionId, Member),
+    stamp: u64,
+) -> (Vec<u8>, Initiator) {
+    bind_frame_with(challenge, who, stamp, |_, _| {})
+}
+
+/// With another ticket, instance or stamp; the ticket is signed afterwards.
+fn bind_frame_with(
+    challenge: &Challenge,
     (session, member): (SessionId, Member),
     stamp: u64,
+    change: impl FnOnce(&mut TicketBody, &mut ([u8; 16], u64)),
 ) -> (Vec<u8>, Initiator) {
     let private = [member.number(); 32];
     let relay = challenge.certificate.relay;
-    let ticket = TicketBody {
+    let mut ticket = TicketBody {
         key_id: KeyId(1),
         pool: POOL,
         session,
@@ -292,18 +387,15 @@ pub fn bind_frame(
         not_before: unix_s() - 5,
         expires: unix_s() + 600,
     };
-    let request =
-        BindRequest { ticket: ticket.sign(&signing_key()), instance: [member.number(); 16], stamp };
+    let mut claim = ([member.number(); 16], stamp);
+    change(&mut ticket, &mut claim);
+    let (instance, stamp) = claim;
+    let request = BindRequest { ticket: ticket.sign(&signing_key()), instance, stamp };
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).unwrap();
     let &Challenge { nonce, cookie, certificate } = challenge;
-    let (initiator, noise) = Initiator::start(
-        &private,
-        &certificate.key,
-        (nonce, cookie, relay),
-        &request.encode(),
-        seed,
-    )
-    .unwrap();
+    let exchange = (nonce, cookie, relay);
+    let (initiator, noise) =
+        Initiator::start(&private, &certificate.key, exchange, &request.encode(), seed).unwrap();
     (Bind { nonce, cookie, noise: &noise }.encode(), initiator)
 }

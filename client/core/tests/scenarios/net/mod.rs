@@ -237,7 +237,7 @@ impl Net {
         UNIX_TIME + (self.now - self.start).as_secs()
     }
 
-    fn relay_now(&self) -> Now {
+    pub(crate) fn relay_now(&self) -> Now {
         Now { ms: (self.now - self.start).as_millis() as u64, unix_s: self.unix_time() }
     }
 
@@ -288,11 +288,15 @@ impl Net {
             self.arrive(flight);
         }
         let relay_now = self.relay_now();
+        let mut sent = Vec::new();
         for relay in self.relays.values_mut() {
             if relay.next_timeout_ms() <= relay_now.ms {
-                relay.handle_timeout(relay_now);
+                let from = relay.address;
+                let transmits = relay.handle_timeout(relay_now).into_iter();
+                sent.extend(transmits.map(|(to, bytes)| (from, to, bytes)));
             }
         }
+        sent.into_iter().for_each(|(from, to, bytes)| self.send(from, to, bytes));
         for number in self.nodes.keys().copied().collect::<Vec<_>>() {
             let node = self.nodes.get_mut(&number).unwrap();
             if node.is_on && node.client.poll_timeout().is_some_and(|at| at <= now) {

@@ -129,8 +129,13 @@ impl Relay {
         sent
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Now) {
+    pub(crate) fn handle_timeout(&mut self, now: Now) -> Vec<(SocketAddr, Vec<u8>)> {
         self.binder.handle_timeout(now);
+        self.transmits().collect()
+    }
+
+    pub(crate) const fn binder(&mut self) -> &mut Binder {
+        &mut self.binder
     }
 
     pub(crate) fn next_timeout_ms(&self) -> u64 {
