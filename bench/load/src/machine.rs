@@ -1,0 +1,180 @@
+//! CPU time, to the nanosecond, of threads and of the machine.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+/// What was measured on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Machine {
+    /// Kernel release.
+    pub kernel: String,
+    /// As the CPU calls itself.
+    pub cpu: String,
+    /// CPUs on line.
+    pub cpus: usize,
+    /// MiB.
+    pub memory_mib: u64,
+    /// Whether it is a guest, as its CPU says.
+    pub virtual_machine: bool,
+}
+
+impl Machine {
+    /// This machine.
+    #[must_use]
+    pub fn this() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let cpuinfo = read("/proc/cpuinfo");
+        let field = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        let memory = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
+        let kib: u64 = memory.split(' ').next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
+        let flags = field(&cpuinfo, "flags").unwrap_or_default();
+        Self {
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            cpu: field(&cpuinfo, "model name").unwrap_or_default(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_mib: kib / 1024,
+            virtual_machine: flags.split(' ').any(|flag| flag == "hypervisor"),
+        }
+    }
+}
+
+/// Time used until a moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    at: Instant,
+    process: Duration,
+    napi: Duration,
+    load: Duration,
+    tasks: Duration,
+    idle: [Duration; 2],
+    switches: u64,
+}
+
+/// Whose time is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Watched {
+    /// The contestant's process; without one the kernel itself forwards.
+    pub process: Option<u32>,
+    /// The contestant's receive thread.
+    pub napi: u32,
+    /// The sink's thread.
+    pub sink: u32,
+    /// The generator's thread.
+    pub generator: u32,
+}
+
+/// Time used between two moments.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Used {
+    /// Length, in seconds; so are all the others.
+    pub wall: f64,
+    /// Of the contestant's process.
+    pub process: f64,
+    /// Of its interface's receive thread.
+    pub napi: f64,
+    /// Of every task of the machine but the generator's and the sink's.
+    pub machine: f64,
+    /// Share of the contestant's CPU that was not idle, 0 to 1.
+    pub busy: f64,
+    /// Voluntary switches away from the contestant: how often it waited.
+    pub waits: u64,
+}
+
+impl Watched {
+    /// Reads all clocks.
+    ///
+    /// # Errors
+    ///
+    /// A thread is gone.
+    pub fn read(&self) -> anyhow::Result<Snapshot> {
+        let own = thread_time(self.sink)? + thread_time(self.generator)?;
+        Ok(Snapshot {
+            process: self.process.map(process_time).transpose()?.unwrap_or_default(),
+            napi: thread_time(self.napi)?,
+            load: own,
+            tasks: tasks_time()?,
+            idle: [idle_time(0)?, idle_time(1)?],
+            switches: self.process.map(waits).transpose()?.unwrap_or_default(),
+            at: Instant::now(),
+        })
+    }
+}
+
+impl Snapshot {
+    /// What was used since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Used {
+        let wall = (self.at - earlier.at).as_secs_f64();
+        let seconds = |now: Duration, then: Duration| now.saturating_sub(then).as_secs_f64();
+        Used {
+            wall,
+            process: seconds(self.process, earlier.process),
+            napi: seconds(self.napi, earlier.napi),
+            machine: seconds(self.tasks, earlier.tasks) - seconds(self.load, earlier.load),
+            busy: 1.0 - seconds(self.idle[0], earlier.idle[0]) / wall,
+            waits: self.switches - earlier.switches,
+        }
+    }
+}
+
+/// Of all threads of a process, those that ended excepted: no contestant ends threads under load.
+fn process_time(process: u32) -> anyhow::Result<Duration> {
+    let tasks = format!("/proc/{process}/task");
+    let mut sum = Duration::ZERO;
+    for task in fs::read_dir(&tasks).with_context(|| format!("the contestant is gone: {tasks}"))? {
+        sum += schedstat(&task.context("listing threads")?.path()).unwrap_or_default();
+    }
+    Ok(sum)
+}
+
+fn thread_time(thread: u32) -> anyhow::Result<Duration> {
+    schedstat(Path::new(&format!("/proc/{thread}")))
+}
+
+/// The first field is the time on a CPU, in nanoseconds (Documentation/scheduler/sched-stats.rst).
+fn schedstat(task: &Path) -> anyhow::Result<Duration> {
+    let path = task.join("schedstat");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let nanoseconds = text.split(' ').next().and_then(|field| field.parse().ok());
+    Ok(Duration::from_nanos(nanoseconds.context("schedstat without a time")?))
+}
+
+/// Of all tasks since the start, kernel threads included: the root control group's account.
+fn tasks_time() -> anyhow::Result<Duration> {
+    if let Ok(text) = fs::read_to_string("/sys/fs/cgroup/cpuacct/cpuacct.usage") {
+        return Ok(Duration::from_nanos(text.trim().parse().context("cpuacct.usage")?));
+    }
+    let text = fs::read_to_string("/sys/fs/cgroup/cpu.stat")
+        .context("reading the machine's CPU time: mount a control group file system")?;
+    let usage = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
+    let microseconds = usage.and_then(|usage| usage.parse().ok());
+    Ok(Duration::from_micros(microseconds.context("cpu.stat without usage_usec")?))
+}
+
+/// Idle and waiting for I/O, in ticks of 10 ms (proc_stat(5)).
+fn idle_time(cpu: usize) -> anyhow::Result<Duration> {
+    let text = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
+    let name = format!("cpu{cpu} ");
+    let line = text.lines().find(|line| line.starts_with(&name)).context("no such CPU")?;
+    let ticks: u64 =
+        line.split(' ').skip(4).take(2).map(|field| field.parse().unwrap_or(0u64)).sum();
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+fn waits(process: u32) -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{process}/task")).context("listing threads")? {
+        let path = task.context("listing threads")?.path().join("status");
+        let status = fs::read_to_string(&path).unwrap_or_default();
+        let switches = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        sum += switches.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(sum)
+}
