@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::topology::{LOAD_CPU, RELAY_CPU};
+
 /// What was measured on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Machine {
@@ -50,10 +52,9 @@ impl Machine {
 pub struct Snapshot {
     at: Instant,
     process: Duration,
-    napi: Duration,
     load: Duration,
-    tasks: Duration,
-    idle: [Duration; 2],
+    load_cpu_tasks: Duration,
+    idle: Duration,
     switches: u64,
 }
 
@@ -62,8 +63,6 @@ pub struct Snapshot {
 pub struct Watched {
     /// The contestant's process; without one the kernel itself forwards.
     pub process: Option<u32>,
-    /// The contestant's receive thread.
-    pub napi: u32,
     /// The sink's thread.
     pub sink: u32,
     /// The generator's thread.
@@ -77,9 +76,8 @@ pub struct Used {
     pub wall: f64,
     /// Of the contestant's process.
     pub process: f64,
-    /// Of its interface's receive thread.
-    pub napi: f64,
-    /// Of every task of the machine but the generator's and the sink's.
+    /// Of the machine: all that the contestant's CPU was not idle, interrupts included, and every
+    /// task of the load's CPU but the generator and the sink.
     pub machine: f64,
     /// Share of the contestant's CPU that was not idle, 0 to 1.
     pub busy: f64,
@@ -97,10 +95,9 @@ impl Watched {
         let own = thread_time(self.sink)? + thread_time(self.generator)?;
         Ok(Snapshot {
             process: self.process.map(process_time).transpose()?.unwrap_or_default(),
-            napi: thread_time(self.napi)?,
             load: own,
-            tasks: tasks_time()?,
-            idle: [idle_time(0)?, idle_time(1)?],
+            load_cpu_tasks: tasks_time(LOAD_CPU)?,
+            idle: idle_time(RELAY_CPU)?,
             switches: self.process.map(waits).transpose()?.unwrap_or_default(),
             at: Instant::now(),
         })
@@ -113,12 +110,14 @@ impl Snapshot {
     pub fn since(&self, earlier: &Self) -> Used {
         let wall = (self.at - earlier.at).as_secs_f64();
         let seconds = |now: Duration, then: Duration| now.saturating_sub(then).as_secs_f64();
+        let busy = (wall - seconds(self.idle, earlier.idle)).max(0.0);
+        let others = seconds(self.load_cpu_tasks, earlier.load_cpu_tasks)
+            - seconds(self.load, earlier.load);
         Used {
             wall,
             process: seconds(self.process, earlier.process),
-            napi: seconds(self.napi, earlier.napi),
-            machine: seconds(self.tasks, earlier.tasks) - seconds(self.load, earlier.load),
-            busy: 1.0 - seconds(self.idle[0], earlier.idle[0]) / wall,
+            machine: busy + others.max(0.0),
+            busy: busy / wall,
             waits: self.switches - earlier.switches,
         }
     }
@@ -146,16 +145,13 @@ fn schedstat(task: &Path) -> anyhow::Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds.context("schedstat without a time")?))
 }
 
-/// Of all tasks since the start, kernel threads included: the root control group's account.
-fn tasks_time() -> anyhow::Result<Duration> {
-    if let Ok(text) = fs::read_to_string("/sys/fs/cgroup/cpuacct/cpuacct.usage") {
-        return Ok(Duration::from_nanos(text.trim().parse().context("cpuacct.usage")?));
-    }
-    let text = fs::read_to_string("/sys/fs/cgroup/cpu.stat")
-        .context("reading the machine's CPU time: mount a control group file system")?;
-    let usage = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
-    let microseconds = usage.and_then(|usage| usage.parse().ok());
-    Ok(Duration::from_micros(microseconds.context("cpu.stat without usage_usec")?))
+/// Of all tasks on a CPU since the start, kernel threads included: the root control group's account.
+fn tasks_time(cpu: usize) -> anyhow::Result<Duration> {
+    let path = "/sys/fs/cgroup/cpuacct/cpuacct.usage_percpu";
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("{path}: mount the cpuacct control group (version 1)"))?;
+    let nanoseconds = text.split_whitespace().nth(cpu).and_then(|field| field.parse().ok());
+    Ok(Duration::from_nanos(nanoseconds.context("no such CPU in cpuacct.usage_percpu")?))
 }
 
 /// Idle and waiting for I/O, in ticks of 10 ms (proc_stat(5)).

@@ -54,8 +54,8 @@ fn main() -> anyhow::Result<()> {
             };
             let load = if rate == 0.0 { Load::FlatOut } else { Load::Paced(rate) };
             let o = round::run(&topology, contestant, &workload, load, Duration::from_secs_f64(seconds))?;
-            println!("{:24} {:.0}/s loss {:.3} strays {} process {:.0} ns machine {:.0} ns napi {:.0} busy {:.3} waits/pkt {:.3} lat {:?}",
-              contestant.name(), o.rate(), o.loss(), o.strays, o.process_ns(), o.machine_ns(0.0), o.used.napi*1e9/o.delivered.max(1) as f64, o.used.busy, o.used.waits as f64/o.delivered.max(1) as f64, o.latency_ns);
+            println!("{:24} {:.0}/s loss {:.3} strays {} process {:.0} ns machine {:.0} ns busy {:.3} waits/pkt {:.3} lat {:?}",
+              contestant.name(), o.rate(), o.loss(), o.strays, o.process_ns(), o.machine_ns(0.0), o.used.busy, o.used.waits as f64/o.delivered.max(1) as f64, o.latency_ns);
             }
             Ok(())
         }

@@ -187,7 +187,6 @@ impl<'a> Stage<'a> {
     fn measure(&self, length: Duration) -> anyhow::Result<Outcome> {
         let watched = Watched {
             process: self.process,
-            napi: self.topology.relay_napi(),
             sink: self.topology.sink_napi(),
             generator: self.thread.get().context("the generator has not begun")?.thread(),
         };

@@ -1,15 +1,17 @@
 //! The relay's network: one veth, one core for each end.
 //!
 //! ```text
-//!   CPU 0                                CPU 1
-//!   contestant ── eth0 ─────veth───── "relay" ── generator (test run, redirected in)
-//!   napi/eth0     198.18.1.2   198.18.1.1    └─ napi/relay: sink (XDP)
-//!                 GRO on       routes all clients, its neighbour entry permanent
+//!   CPU 0                                   CPU 1
+//!   contestant ── eth0 ───────veth──────── "relay" ── generator (test run, redirected in)
+//!   UDP, IP       198.18.1.2  198.18.1.1       └─ napi/relay: sink (XDP)
+//!   (softirq)     GRO on, RPS to CPU 0     routes all clients, its neighbour entry permanent
 //! ```
 //!
-//! Both ends have threaded NAPI, so that what the kernel does on receive is the time of a thread
-//! that can be placed and read to the nanosecond: this kernel counts interrupts' time in ticks at
-//! best. The threads run before all others of their CPU, as the softirqs would that they stand for.
+//! All that a relay's core does in a machine happens on CPU 0: from IP upward in softirqs, which RPS
+//! brings there by one interrupt a bunch, then the contestant, then the send path as far as the
+//! interface. The driver's part and GRO run in the generator's time on CPU 1. The sink has a thread
+//! of its own that a timer wakes, as a NIC's moderated interrupt would: an inter-processor interrupt
+//! for each datagram sent costs a guest a fourth of all its time.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -34,13 +36,9 @@ const RELAY: &str = "relay";
 /// The contestant's port.
 pub const PORT: u16 = 51_820;
 
-/// Whether trains cross the contestant's interface whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Segmentation {
-    /// The kernel cuts them before the interface, as for a NIC that cannot. An XDP program at the
-    /// other end, such as the sink, has this effect (`veth_fix_features`, drivers/net/veth.c).
-    Software,
-}
+/// How often the sink looks for datagrams, and how often in vain before it waits to be told.
+const SINK_PERIOD_NS: u64 = 10_000;
+const SINK_DEFERRALS: u64 = 10_000;
 
 /// A standing network. Everything in it goes when it is dropped, or its process ends.
 #[derive(Debug)]
@@ -50,7 +48,6 @@ pub struct Topology {
     /// Interface numbers: the gateway's is the sink's and the generator's.
     interface: u32,
     road: Road,
-    relay_napi: u32,
     sink_napi: u32,
     _lab: Lab,
 }
@@ -70,16 +67,14 @@ impl Topology {
         let via = Ipv4Addr::from(u32::from(host.v4()) - 1);
         run(&gateway, &["ethtool", "-K", RELAY, "gro", "on"])?;
         run(host.netns(), &["ethtool", "-K", "eth0", "gro", "on"])?;
+        set_device(host.netns(), "eth0", "queues/rx-0/rps_cpus", 1 << RELAY_CPU)?;
         let known = napi_threads(RELAY)?;
-        run(&gateway, &["sh", "-c", &format!("echo 1 > /sys/class/net/{RELAY}/threaded")])?;
+        set_device(&gateway, RELAY, "threaded", 1)?;
         let sink_napi = new_napi_thread(RELAY, &known)?;
-        let known = napi_threads("eth0")?;
-        run(host.netns(), &["sh", "-c", "echo 1 > /sys/class/net/eth0/threaded"])?;
-        let relay_napi = new_napi_thread("eth0", &known)?;
-        for (thread, cpu) in [(relay_napi, RELAY_CPU), (sink_napi, LOAD_CPU)] {
-            tool(&["taskset", "-pc", &cpu.to_string(), &thread.to_string()])?;
-            tool(&["chrt", "-f", "-p", "1", &thread.to_string()])?;
-        }
+        set_device(&gateway, RELAY, "napi_defer_hard_irqs", SINK_DEFERRALS)?;
+        set_device(&gateway, RELAY, "gro_flush_timeout", SINK_PERIOD_NS)?;
+        tool(&["taskset", "-pc", &LOAD_CPU.to_string(), &sink_napi.to_string()])?;
+        tool(&["chrt", "-f", "-p", "1", &sink_napi.to_string()])?;
         let to = address_of(host.netns(), "eth0")?;
         let from = address_of(&gateway, RELAY)?;
         let mac = from.map(|byte| format!("{byte:02x}")).join(":");
@@ -91,7 +86,7 @@ impl Topology {
         let interface = run(&gateway, &["cat", &format!("/sys/class/net/{RELAY}/ifindex")])?;
         let interface = interface.trim().parse().context("an interface's number")?;
         let road = Road { to, from, relay };
-        Ok(Self { host, gateway, interface, road, relay_napi, sink_napi, _lab: lab })
+        Ok(Self { host, gateway, interface, road, sink_napi, _lab: lab })
     }
 
     /// The contestant's machine.
@@ -110,12 +105,6 @@ impl Topology {
     #[must_use]
     pub fn interface(&self) -> u32 {
         self.interface
-    }
-
-    /// The thread that receives for the contestant.
-    #[must_use]
-    pub fn relay_napi(&self) -> u32 {
-        self.relay_napi
     }
 
     /// The thread that the sink runs on.
@@ -166,6 +155,17 @@ pub fn pin(cpu: usize) -> rustix::io::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(None, &set)
+}
+
+/// Writes an attribute of a device.
+fn set_device(
+    namespace: &str,
+    device: &str,
+    attribute: &str,
+    value: impl std::fmt::Display,
+) -> anyhow::Result<()> {
+    let script = format!("echo {value} > /sys/class/net/{device}/{attribute}");
+    run(namespace, &["sh", "-c", &script]).map(drop)
 }
 
 /// Runs a command in a network namespace.
