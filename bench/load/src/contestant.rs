@@ -77,6 +77,13 @@ impl Contestant {
 }
 
 impl Running {
+    /// Nothing runs: for what a machine costs by itself.
+    #[must_use]
+    pub fn nobody(workload: &Workload) -> Self {
+        let prefixes = workload.flows().map(|flow| reflector_prefix(flow.target)).collect();
+        Self { process: None, _kept: None, prefixes, answer_prefix_len: 16 }
+    }
+
     /// The process whose time counts.
     #[must_use]
     pub fn process(&self) -> Option<u32> {

@@ -24,3 +24,9 @@ pub mod contestant;
 pub mod reflector;
 
 pub mod round;
+
+pub mod results;
+pub mod suite;
+
+pub mod page;
+mod svg;

@@ -154,14 +154,19 @@ fn tasks_time(cpu: usize) -> anyhow::Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds.context("no such CPU in cpuacct.usage_percpu")?))
 }
 
-/// Idle and waiting for I/O, in ticks of 10 ms (proc_stat(5)).
+/// Idle and waiting for I/O, in nanoseconds: /proc/stat has the same two in ticks of 10 ms
+/// (`print_cpu`, kernel/time/timer_list.c). Interrupts end an idle time, so theirs is not in it.
 fn idle_time(cpu: usize) -> anyhow::Result<Duration> {
-    let text = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
-    let name = format!("cpu{cpu} ");
-    let line = text.lines().find(|line| line.starts_with(&name)).context("no such CPU")?;
-    let ticks: u64 =
-        line.split(' ').skip(4).take(2).map(|field| field.parse().unwrap_or(0u64)).sum();
-    Ok(Duration::from_millis(ticks * 10))
+    let path = "/proc/timer_list";
+    let text = fs::read_to_string(path).with_context(|| format!("{path}: be root"))?;
+    let section = text.split_once(&format!("\ncpu: {cpu}\n")).context("no such CPU")?.1;
+    let field = |name: &str| {
+        let line = section.lines().find(|line| line.trim_start().starts_with(name))?;
+        line.split_whitespace().nth(2)?.parse::<u64>().ok()
+    };
+    let times = field(".idle_sleeptime").zip(field(".iowait_sleeptime"));
+    let (idle, waiting) = times.with_context(|| format!("{path} without idle times"))?;
+    Ok(Duration::from_nanos(idle + waiting))
 }
 
 fn waits(process: u32) -> anyhow::Result<u64> {

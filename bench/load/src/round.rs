@@ -22,7 +22,10 @@ pub enum Load {
     /// So many frames a second.
     Paced(f64),
     /// More than the contestant can carry: at least [`LOSS_MIN`] is lost before it.
-    FlatOut,
+    FlatOut {
+        /// Where the search for that rate begins.
+        from: f64,
+    },
 }
 
 /// Less is not flat out.
@@ -92,13 +95,29 @@ pub fn run(
     stage.while_sending(|| {
         let rate = match load {
             Load::Paced(rate) => rate,
-            Load::FlatOut => stage.saturate()?,
+            Load::FlatOut { from } => stage.saturate(from)?,
         };
         stage.send_at(rate)?;
         thread::sleep(WARM_UP);
         stage.measure(length)
     })
     .with_context(|| format!("{} under {}", contestant.name(), workload.name))
+}
+
+/// What the machine uses while it carries nothing, in CPU seconds a second.
+///
+/// # Errors
+///
+/// The system refuses something.
+pub fn baseline(topology: &Topology, length: Duration) -> anyhow::Result<f64> {
+    let workload = Workload::sparse(4);
+    let silence = Running::nobody(&workload);
+    let stage = Stage::set(topology, &silence, &workload)?;
+    let outcome = stage.while_sending(|| {
+        thread::sleep(WARM_UP);
+        stage.measure(length)
+    })?;
+    Ok(outcome.used.machine / outcome.used.wall)
 }
 
 /// Generator and sink around a running contestant.
@@ -162,8 +181,8 @@ impl<'a> Stage<'a> {
     }
 
     /// Finds a rate of which a little more than [`LOSS_MIN`] is lost.
-    fn saturate(&self) -> anyhow::Result<f64> {
-        let mut rate = 400_000.0;
+    fn saturate(&self, from: f64) -> anyhow::Result<f64> {
+        let mut rate = from;
         for _ in 0..40 {
             self.send_at(rate)?;
             thread::sleep(PROBE / 2);
