@@ -41,8 +41,7 @@ pub fn prepare(socket: &impl AsFd, receive: usize, send: usize) -> io::Result<()
         let len = size_of::<i32>() as u32;
         let socket = socket.as_fd().as_raw_fd();
         // SAFETY: the kernel reads one int from a live int; the descriptor is open while borrowed.
-        let set =
-            unsafe { libc::setsockopt(socket, level, name, (&raw const value).cast(), len) };
+        let set = unsafe { libc::setsockopt(socket, level, name, (&raw const value).cast(), len) };
         if set != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -146,7 +145,13 @@ impl Batch {
         //   and of which no other part is read during the call;
         // - vector `index` covers buffer `index` of `memory`, which holds BATCH of them.
         let received = unsafe {
-            libc::recvmmsg(socket, headers, BATCH as u32, libc::MSG_WAITFORONE, std::ptr::null_mut())
+            libc::recvmmsg(
+                socket,
+                headers,
+                BATCH as u32,
+                libc::MSG_WAITFORONE,
+                std::ptr::null_mut(),
+            )
         };
         if received < 0 { Err(io::Error::last_os_error()) } else { Ok(received as usize) }
     }

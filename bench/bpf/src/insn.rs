@@ -148,10 +148,7 @@ impl Insn {
     /// A 64-bit load of what `kind` says: two instructions.
     pub(crate) const fn load_wide(dst: Reg, kind: Wide, low: i32, high: i32) -> [Self; 2] {
         let code = CLASS_LD | Size::Double as u8;
-        [
-            Self::new(code, dst, Reg(kind as u8), 0, low),
-            Self::new(0, Reg(0), Reg(0), 0, high),
-        ]
+        [Self::new(code, dst, Reg(kind as u8), 0, low), Self::new(0, Reg(0), Reg(0), 0, high)]
     }
 }
 

@@ -22,7 +22,8 @@ impl Interrupt {
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
         // SAFETY: `action` lives, and its handler touches nothing, so it may run at any point.
-        let set = unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) };
+        let set =
+            unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) };
         if set != 0 {
             return Err(io::Error::last_os_error());
         }

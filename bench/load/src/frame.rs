@@ -28,7 +28,12 @@ pub struct Road {
 ///
 /// If the prefix is longer than [`PREFIX_MAX`].
 #[must_use]
-pub fn head(road: &Road, source: SocketAddrV4, prefix: &[u8], payload_len: usize) -> [u8; HEAD_LEN] {
+pub fn head(
+    road: &Road,
+    source: SocketAddrV4,
+    prefix: &[u8],
+    payload_len: usize,
+) -> [u8; HEAD_LEN] {
     assert!(prefix.len() <= PREFIX_MAX, "a prefix of {} bytes", prefix.len());
     let udp_len = 8 + prefix.len() + payload_len;
     let mut head = [0; HEAD_LEN];

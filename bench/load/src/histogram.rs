@@ -45,11 +45,13 @@ impl Histogram {
     pub fn quantile(&self, quantile: f64) -> Option<f64> {
         let rank = (self.count() as f64 * quantile).ceil().max(1.0) as u64;
         let mut seen = 0;
-        self.0.iter().position(|count| {
-            seen += count;
-            seen >= rank
-        })
-        .map(middle)
+        self.0
+            .iter()
+            .position(|count| {
+                seen += count;
+                seen >= rank
+            })
+            .map(middle)
     }
 }
 

@@ -111,8 +111,8 @@ impl Snapshot {
         let wall = (self.at - earlier.at).as_secs_f64();
         let seconds = |now: Duration, then: Duration| now.saturating_sub(then).as_secs_f64();
         let busy = (wall - seconds(self.idle, earlier.idle)).max(0.0);
-        let others = seconds(self.load_cpu_tasks, earlier.load_cpu_tasks)
-            - seconds(self.load, earlier.load);
+        let others =
+            seconds(self.load_cpu_tasks, earlier.load_cpu_tasks) - seconds(self.load, earlier.load);
         Used {
             wall,
             process: seconds(self.process, earlier.process),
@@ -174,7 +174,8 @@ fn waits(process: u32) -> anyhow::Result<u64> {
     for task in fs::read_dir(format!("/proc/{process}/task")).context("listing threads")? {
         let path = task.context("listing threads")?.path().join("status");
         let status = fs::read_to_string(&path).unwrap_or_default();
-        let switches = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        let switches =
+            status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         sum += switches.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
     }
     Ok(sum)

@@ -83,7 +83,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             for figure in &results.figures {
                 let bound = figure.bound.map_or(String::new(), |bound| format!(" (≤ {bound:.2})"));
                 let [low, high] = figure.spread;
-                say(&format!("{}: {:.3}{bound}, {low:.3} to {high:.3}", figure.name, figure.value))?;
+                say(&format!(
+                    "{}: {:.3}{bound}, {low:.3} to {high:.3}",
+                    figure.name, figure.value
+                ))?;
             }
             if !results.broken().is_empty() {
                 return Ok(ExitCode::from(3));

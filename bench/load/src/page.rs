@@ -39,10 +39,7 @@ fn plot(trial: &Trial) -> String {
     bars(&format!("{}: CPU a packet", trial.name), "µs", &entries)
 }
 
-fn summary(
-    entry: &Entry,
-    quantity: impl Fn(&crate::round::Outcome) -> f64,
-) -> Option<Summary> {
+fn summary(entry: &Entry, quantity: impl Fn(&crate::round::Outcome) -> f64) -> Option<Summary> {
     Summary::of(&entry.rounds.iter().map(quantity).collect::<Vec<_>>())
 }
 

@@ -96,7 +96,8 @@ mod tests {
         let addresses: HashSet<_> =
             (0..LEASES_MAX).map(|lease| Population::address(lease, 0)).collect();
         assert_eq!(addresses.len(), LEASES_MAX as usize);
-        assert!(addresses.iter().all(|address| address.ip().octets()[0] == 10
-            && address.ip().octets()[1] & 0xf0 == 128));
+        assert!(addresses.iter().all(
+            |address| address.ip().octets()[0] == 10 && address.ip().octets()[1] & 0xf0 == 128
+        ));
     }
 }

@@ -68,11 +68,7 @@ impl Handler for Reflect {
     fn batch_end(&mut self, _: &mut Tx<'_>) {}
 }
 
-fn engine(
-    kind: BackendKind,
-    listen: SocketAddrV4,
-    targets: &[SocketAddrV4],
-) -> anyhow::Result<()> {
+fn engine(kind: BackendKind, listen: SocketAddrV4, targets: &[SocketAddrV4]) -> anyhow::Result<()> {
     let sockets = bind(&[listen.into()], 1, &SocketOptions::default())?.remove(0);
     let mut backend = Backend::open(kind, sockets, &Options::default())?;
     let mut reflect = Reflect(targets.iter().map(|target| (*target).into()).collect());

@@ -43,6 +43,8 @@ pub struct Outcome {
     pub sent: u64,
     /// Datagrams that came through.
     pub delivered: u64,
+    /// The same by class, in the order of the workload's groups.
+    pub delivered_by_class: Vec<u64>,
     /// Of these, to the wrong receiver.
     pub strays: u64,
     /// CPU time.
@@ -92,16 +94,17 @@ pub fn run(
 ) -> anyhow::Result<Outcome> {
     let running = contestant.start(topology, workload)?;
     let stage = Stage::set(topology, &running, workload)?;
-    stage.while_sending(|| {
-        let rate = match load {
-            Load::Paced(rate) => rate,
-            Load::FlatOut { from } => stage.saturate(from)?,
-        };
-        stage.send_at(rate)?;
-        thread::sleep(WARM_UP);
-        stage.measure(length)
-    })
-    .with_context(|| format!("{} under {}", contestant.name(), workload.name))
+    stage
+        .while_sending(|| {
+            let rate = match load {
+                Load::Paced(rate) => rate,
+                Load::FlatOut { from } => stage.saturate(from)?,
+            };
+            stage.send_at(rate)?;
+            thread::sleep(WARM_UP);
+            stage.measure(length)
+        })
+        .with_context(|| format!("{} under {}", contestant.name(), workload.name))
 }
 
 /// What the machine uses while it carries nothing, in CPU seconds a second.
@@ -222,6 +225,7 @@ impl<'a> Stage<'a> {
         counted.iter().for_each(|class| latency.merge(&class.latency));
         Ok(Outcome {
             sent,
+            delivered_by_class: counted.iter().map(|class| class.packets).collect(),
             delivered: counted.iter().map(|class| class.packets).sum(),
             strays: counted.iter().map(|class| class.strays).sum(),
             used,

@@ -19,11 +19,7 @@ impl Summary {
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
-        Some(Self {
-            median: at(&sorted, 0.5)?,
-            low: at(&sorted, 0.25)?,
-            high: at(&sorted, 0.75)?,
-        })
+        Some(Self { median: at(&sorted, 0.5)?, low: at(&sorted, 0.25)?, high: at(&sorted, 0.75)? })
     }
 }
 

@@ -281,8 +281,7 @@ fn best(trial: &Trial, quantity: Quantity) -> Option<&Entry> {
             entry.rounds.iter().map(|round| quantity.of(round, trial.baseline)).collect();
         Summary::of(&values).map_or(f64::INFINITY, |summary| summary.median)
     };
-    let is_reflector =
-        |entry: &&Entry| REFLECTORS.iter().any(|one| one.name() == entry.contestant);
+    let is_reflector = |entry: &&Entry| REFLECTORS.iter().any(|one| one.name() == entry.contestant);
     trial.entries.iter().filter(is_reflector).min_by(|a, b| median(a).total_cmp(&median(b)))
 }
 
@@ -326,7 +325,14 @@ mod tests {
 
     fn outcome(machine: f64) -> Outcome {
         let used = Used { wall: 1.0, process: machine, machine, busy: machine, waits: 0 };
-        Outcome { sent: 1000, delivered: 1000, strays: 0, used, latency_ns: [1.0, machine, 3.0] }
+        Outcome {
+            sent: 1000,
+            delivered: 1000,
+            delivered_by_class: vec![1000],
+            strays: 0,
+            used,
+            latency_ns: [1.0, machine, 3.0],
+        }
     }
 
     fn entry(contestant: Contestant, machine: &[f64]) -> Entry {

@@ -176,11 +176,10 @@ fn run(namespace: &str, command: &[&str]) -> anyhow::Result<String> {
 /// Runs a command to its end; what it says is the error.
 pub(crate) fn tool(command: &[&str]) -> anyhow::Result<String> {
     let shown = command.join(" ");
-    let output = Command::new(command[0])
-        .args(&command[1..])
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("{shown}: run `make setup` for the programs that are missing"))?;
+    let output =
+        Command::new(command[0]).args(&command[1..]).stdin(Stdio::null()).output().with_context(
+            || format!("{shown}: run `make setup` for the programs that are missing"),
+        )?;
     if !output.status.success() {
         bail!("`{shown}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }

@@ -47,10 +47,7 @@ impl Workload {
     /// Game traffic whose datagrams come one by one.
     #[must_use]
     pub fn sparse(leases: u32) -> Self {
-        Self {
-            name: "sparse",
-            groups: vec![Group { stamp_bits: 0, ..group(leases, 120, 1, 1) }],
-        }
+        Self { name: "sparse", groups: vec![Group { stamp_bits: 0, ..group(leases, 120, 1, 1) }] }
     }
 
     /// Voice: 200 B, in smaller bunches.
@@ -105,10 +102,11 @@ impl Workload {
     /// All groups' flows, one group after the other.
     pub fn flows(&self) -> impl Iterator<Item = Flow> + '_ {
         self.numbered().flat_map(|(class, first, group)| {
-            group.population.flows(u64::from(class)).into_iter().map(move |flow| Flow {
-                source: first + flow.source,
-                target: first + flow.target,
-            })
+            group
+                .population
+                .flows(u64::from(class))
+                .into_iter()
+                .map(move |flow| Flow { source: first + flow.source, target: first + flow.target })
         })
     }
 

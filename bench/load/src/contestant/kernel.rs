@@ -32,8 +32,7 @@ pub(super) fn start(topology: &Topology, workload: &Workload) -> anyhow::Result<
     let addresses: Vec<SocketAddrV4> = workload.addresses().collect();
     let mut elements = String::new();
     for flow in workload.flows() {
-        let (source, target) =
-            (addresses[flow.source as usize], addresses[flow.target as usize]);
+        let (source, target) = (addresses[flow.source as usize], addresses[flow.target as usize]);
         writeln!(elements, "{} : {} . {},", source.ip(), target.ip(), target.port())?;
     }
     // The source becomes the relay's, as a relay's would be; masquerade chooses the port.

@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use ed25519_dalek::SigningKey;
+use lanrage_proto::frame::Nonce;
 use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound, Lease};
 use lanrage_proto::frame::challenge::Challenge;
 use lanrage_proto::frame::data::Sent;
 use lanrage_proto::frame::hello::Hello;
-use lanrage_proto::frame::Nonce;
 use lanrage_proto::handshake::Initiator;
 use lanrage_proto::ids::{
     Destination, Generation, KeyId, Member, PoolId, RateClass, RelayId, SessionId,
