@@ -162,7 +162,7 @@ fn idle_time(cpu: usize) -> anyhow::Result<Duration> {
     let section = text.split_once(&format!("\ncpu: {cpu}\n")).context("no such CPU")?.1;
     let field = |name: &str| {
         let line = section.lines().find(|line| line.trim_start().starts_with(name))?;
-        line.split_whitespace().nth(2)?.parse::<u64>().ok()
+        line.split_once(':')?.1.trim().strip_suffix(" nsecs")?.parse::<u64>().ok()
     };
     let times = field(".idle_sleeptime").zip(field(".iowait_sleeptime"));
     let (idle, waiting) = times.with_context(|| format!("{path} without idle times"))?;

@@ -23,6 +23,11 @@ const REFLECTORS: [Contestant; 3] = [
 const RELAY: Contestant = Contestant::Relay(BackendKind::Uring);
 const RELAY_MMSG: Contestant = Contestant::Relay(BackendKind::Mmsg);
 
+/// What an idle machine may use, in CPU seconds a second: beyond it figures would be of its other work.
+const BASELINE_MAX: f64 = 0.05;
+/// Of a paced rate, what the generator must reach.
+const PACE_MIN: f64 = 0.98;
+
 /// One trial as it is planned.
 #[derive(Debug, Clone)]
 struct Plan {
@@ -176,6 +181,11 @@ pub fn run(
     let topology = Topology::new()?;
     let baseline = round::baseline(&topology, 2 * extent.length)?;
     tell(&format!("idle: {:.2} % of a core", baseline * 100.0));
+    anyhow::ensure!(
+        baseline < BASELINE_MAX,
+        "something else uses this machine, {:.0} % of a core: stop it and run this again",
+        baseline * 100.0
+    );
     let mut results = Results {
         machine: Machine::this(),
         date,
@@ -235,8 +245,14 @@ impl Plan {
                 let load = &mut loads[place];
                 let outcome =
                     round::run(topology, *contestant, &self.workload, *load, extent.length)?;
-                if let Load::FlatOut { from } = load {
-                    *from = outcome.sent as f64 / outcome.used.wall;
+                let sent = outcome.sent as f64 / outcome.used.wall;
+                match load {
+                    Load::FlatOut { from } => *from = sent,
+                    Load::Paced(rate) => anyhow::ensure!(
+                        sent > *rate * PACE_MIN,
+                        "the generator sent {sent:.0} a second of {rate:.0}: \
+                         something else uses this machine"
+                    ),
                 }
                 tell(&format!(
                     "{} {number}: {:24} {:7.0}/s, {:5.0} ns a packet, {:4.1} % lost, p99 {:.0} µs",

@@ -13,9 +13,9 @@ use lanrage_relay_uring::BackendKind;
 /// Slow enough for any machine.
 const RATE: f64 = 2_000.0;
 
-fn passes(topology: &Topology, contestant: Contestant, workload: &Workload) {
+fn passes(topology: &Topology, contestant: Contestant, workload: &Workload) -> anyhow::Result<()> {
     let length = Duration::from_millis(300);
-    let outcome = round::run(topology, contestant, workload, Load::Paced(RATE), length).unwrap();
+    let outcome = round::run(topology, contestant, workload, Load::Paced(RATE), length)?;
     assert!(outcome.delivered > 0, "{}: {outcome:?}", contestant.name());
     assert_eq!(outcome.strays, 0, "{}: {outcome:?}", contestant.name());
     // What is on its way when the counters are read is in one count only.
@@ -24,6 +24,7 @@ fn passes(topology: &Topology, contestant: Contestant, workload: &Workload) {
     for class in outcome.delivered_by_class.iter().take(workload.groups.len()) {
         assert!(*class > 0, "each class arrives: {outcome:?}");
     }
+    Ok(())
 }
 
 #[test]
@@ -36,11 +37,11 @@ fn every_contestant_forwards_every_class() {
         Contestant::Reflector(ReflectorKind::IoUring),
         Contestant::Nftables,
     ] {
-        passes(&topology, contestant, &workload);
+        passes(&topology, contestant, &workload).unwrap();
     }
     // Its binds take half a millisecond each, so fewer leases.
     for kind in [BackendKind::Uring, BackendKind::Mmsg] {
-        passes(&topology, Contestant::Relay(kind), &Workload::game(40));
+        passes(&topology, Contestant::Relay(kind), &Workload::game(40)).unwrap();
     }
     assert!(round::baseline(&topology, Duration::from_millis(200)).unwrap() >= 0.0);
 }
