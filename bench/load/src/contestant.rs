@@ -107,7 +107,7 @@ fn start_reflector(
     topology: &Topology,
     workload: &Workload,
 ) -> anyhow::Result<Running> {
-    let directory = tempfile::tempdir().context("making a directory")?;
+    let directory = topology.directory()?;
     let targets = directory.path().join("targets");
     let mut file = std::io::BufWriter::new(std::fs::File::create(&targets)?);
     for target in workload.addresses() {
@@ -129,7 +129,7 @@ fn start_reflector(
     })
 }
 
-/// The addresses in a file of [`start_reflector`]'s.
+/// The addresses in a reflector's file, one a line.
 ///
 /// # Errors
 ///

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use lanrage_lab::{Host, Lab, LinkSpec};
 use rustix::thread::{CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_setaffinity};
+use tempfile::TempDir;
 
 use crate::frame::Road;
 use crate::population::CLIENTS;
@@ -49,7 +50,7 @@ pub struct Topology {
     interface: u32,
     road: Road,
     sink_napi: u32,
-    _lab: Lab,
+    lab: Lab,
 }
 
 impl Topology {
@@ -86,13 +87,22 @@ impl Topology {
         let interface = run(&gateway, &["cat", &format!("/sys/class/net/{RELAY}/ifindex")])?;
         let interface = interface.trim().parse().context("an interface's number")?;
         let road = Road { to, from, relay };
-        Ok(Self { host, gateway, interface, road, sink_napi, _lab: lab })
+        Ok(Self { host, gateway, interface, road, sink_napi, lab })
     }
 
     /// The contestant's machine.
     #[must_use]
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// A fresh directory that goes with the network, however the process ends.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made.
+    pub fn directory(&self) -> anyhow::Result<TempDir> {
+        tempfile::tempdir_in(self.lab.dir()).context("making a directory")
     }
 
     /// Where frames enter.

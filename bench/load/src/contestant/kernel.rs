@@ -45,7 +45,7 @@ pub(super) fn start(topology: &Topology, workload: &Workload) -> anyhow::Result<
          }}",
         topology.road().relay.port()
     );
-    let directory = tempfile::tempdir().context("making a directory")?;
+    let directory = topology.directory()?;
     let file = directory.path().join("rules");
     std::fs::write(&file, script).context("writing the rules")?;
     let rules = Rules { namespace: namespace.clone() };

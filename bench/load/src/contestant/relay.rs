@@ -37,7 +37,7 @@ pub(super) fn start(
     topology: &Topology,
     workload: &Workload,
 ) -> anyhow::Result<Running> {
-    let directory = tempfile::tempdir().context("making a directory")?;
+    let directory = topology.directory()?;
     let signing_key = SigningKey::from_bytes(&random()?);
     prepare(directory.path(), &signing_key, topology.road().relay)?;
     let program = crate::binaries::beside(&std::env::current_exe()?, "lanrage-relay")?;
