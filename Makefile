@@ -59,6 +59,19 @@ lab: setup build ## Leave a lab standing with PLAYERS players; its description g
 lab-down: ## End the lab that OUT describes
 	$(TARGET)/debug/lanrage-stand down --out $(OUT)
 
+.PHONY: bench
+bench: setup bench-build ## Measure the relay against the kernel's floor, and write the book's page
+	$(TARGET)/release/lanrage-bench run
+	$(TARGET)/release/lanrage-bench page
+
+.PHONY: bench-quick
+bench-quick: setup bench-build ## The same in five minutes; its figures claim nothing
+	$(TARGET)/release/lanrage-bench run --quick --out $(TARGET)/bench-quick.json
+
+.PHONY: bench-build
+bench-build: ## Build what the benchmark runs
+	cargo build --locked --release -p lanrage-bench -p lanrage-relay --bins
+
 .PHONY: docs
 docs: ## Build the book into docs/book
 	command -v mdbook >/dev/null || cargo install --locked mdbook

@@ -143,7 +143,12 @@ fn measured<'a>(
                     Verdict::Forward { to, len } => _ = black_box((to, len)),
                     Verdict::Copy => shard.targets().iter().for_each(|to| _ = black_box(to)),
                     Verdict::Answer(answer) => _ = black_box(answer),
-                    Verdict::ToBinder(_) | Verdict::Drop => {}
+                    Verdict::ToBinder(_)
+                    | Verdict::Drop
+                    | Verdict::ToRelay { .. }
+                    | Verdict::FromRelay { .. }
+                    | Verdict::CopyFromRelay
+                    | Verdict::Tell { .. } => {}
                 }
                 black_box(shard.poll_activation());
             }

@@ -11,7 +11,7 @@ use lanrage_proto::frame::data::Sent;
 use lanrage_proto::frame::mesh::Moment;
 use lanrage_proto::{Destination, Handle, Member, PoolId, RelayId, TunnelKey};
 use lanrage_relay_core::mesh::{Other, Roster};
-use lanrage_relay_core::{Shard, Stun, Verdict, runs};
+use lanrage_relay_core::{Classes, Shard, Stun, Verdict, runs};
 use lanrage_relay_table::{self as table, Capacity, Endpoint, LocalId, NewLease, SessionId, Tag};
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -95,7 +95,7 @@ fn relay(at: usize) -> (Shard, u32) {
         key: TunnelKey(PublicKey::from(&StaticSecret::from(private(number))).to_bytes()),
         to: endpoint(100 + number),
     }));
-    let mut shard = Shard::new(us, reader, Stun::Ignore);
+    let mut shard = Shard::new(us, reader, Classes::default(), Stun::Ignore);
     shard.join_mesh(0);
     shard.set_peers(Arc::new(roster.peers(Moment::new(1_800_000_000_000_000_000))));
     (shard, handle.to_bits())

@@ -1,5 +1,6 @@
 //! Upgrades of the real program under traffic, and a relay that begins with leases it was given.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "what a failed relay logged is shown")]
 
 mod common;
 

@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn drops_and_the_report_share_a_word() {
-        let line = OwnerLine::default();
+        let words = Line::default();
+        let line = OwnerLine(&words);
         let handle = Handle::from_bits(u32::MAX);
         line.count_dropped(3);
         assert!(!line.is_activation_reported(handle));

@@ -1,0 +1,140 @@
+//! Who is measured: reflectors, the kernel, the relay. A rival is one more variant of
+//! [`Contestant`], with its prefix, its start, and a set-up that may talk to it from any client's
+//! address.
+
+use std::io::Write as _;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use lanrage_lab::Process;
+use lanrage_relay_uring::BackendKind;
+
+use crate::reflector::ReflectorKind;
+use crate::topology::Topology;
+use crate::workload::Workload;
+
+mod kernel;
+mod relay;
+
+/// What forwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contestant {
+    /// See [`crate::reflector`].
+    Reflector(ReflectorKind),
+    /// The relay on one of its back ends.
+    Relay(BackendKind),
+    /// nftables DNAT: the kernel forwards by itself, and no socket is in the way.
+    Nftables,
+}
+
+/// A contestant that is up and forwards.
+#[derive(Debug)]
+pub struct Running {
+    /// Without one the kernel forwards.
+    process: Option<Process>,
+    /// What must be undone or kept until the end.
+    _kept: Option<Kept>,
+    /// By flow of the workload: what goes before the payload.
+    pub prefixes: Vec<Vec<u8>>,
+    /// Bytes before the payload of what the contestant sends.
+    pub answer_prefix_len: usize,
+}
+
+#[derive(Debug)]
+enum Kept {
+    Directory(#[expect(dead_code, reason = "held for its drop")] tempfile::TempDir),
+    Rules(#[expect(dead_code, reason = "held for its drop")] kernel::Rules),
+}
+
+impl Contestant {
+    /// The name in results and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reflector(ReflectorKind::Bare) => "reflector bare recvmmsg",
+            Self::Reflector(ReflectorKind::Recvmmsg) => "reflector recvmmsg",
+            Self::Reflector(ReflectorKind::IoUring) => "reflector io_uring",
+            Self::Relay(BackendKind::Mmsg) => "relay recvmmsg",
+            Self::Relay(BackendKind::Uring) => "relay io_uring",
+            Self::Nftables => "nftables",
+        }
+    }
+
+    /// Starts it and sets it up for a workload. The sink must not stand yet: set-ups talk.
+    ///
+    /// # Errors
+    ///
+    /// It does not start, or does not let its clients in.
+    pub fn start(self, topology: &Topology, workload: &Workload) -> anyhow::Result<Running> {
+        match self {
+            Self::Reflector(kind) => start_reflector(kind, topology, workload),
+            Self::Relay(kind) => relay::start(kind, topology, workload),
+            Self::Nftables => kernel::start(topology, workload),
+        }
+        .with_context(|| format!("starting {}", self.name()))
+    }
+}
+
+impl Running {
+    /// Nothing runs: for what a machine costs by itself.
+    #[must_use]
+    pub fn nobody(workload: &Workload) -> Self {
+        let prefixes = workload.flows().map(|flow| reflector_prefix(flow.target)).collect();
+        Self { process: None, _kept: None, prefixes, answer_prefix_len: 16 }
+    }
+
+    /// The process whose time counts.
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+}
+
+/// Beyond this a start has failed.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// The data frame's 16 bytes, with the target's number where a lease's handle stands.
+fn reflector_prefix(target: u32) -> Vec<u8> {
+    let mut prefix = vec![0; 16];
+    prefix[0] = 0xf1;
+    prefix[8..12].copy_from_slice(&target.to_be_bytes());
+    prefix
+}
+
+fn start_reflector(
+    kind: ReflectorKind,
+    topology: &Topology,
+    workload: &Workload,
+) -> anyhow::Result<Running> {
+    let directory = topology.directory()?;
+    let targets = directory.path().join("targets");
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&targets)?);
+    for target in workload.addresses() {
+        writeln!(file, "{target}")?;
+    }
+    file.into_inner().context("writing the targets")?;
+    let this = std::env::current_exe().context("finding this program")?;
+    let this = crate::binaries::beside(&this, "lanrage-bench")?;
+    let mut command = topology.command(&this.display().to_string());
+    let kind = clap::ValueEnum::to_possible_value(&kind).context("a kind has a name")?;
+    command.args(["reflect", kind.get_name(), &topology.road().relay.to_string()]).arg(&targets);
+    let mut process = topology.host().spawn("reflector", command)?;
+    process.wait_for_log("ready", START_PATIENCE)?;
+    Ok(Running {
+        process: Some(process),
+        _kept: Some(Kept::Directory(directory)),
+        prefixes: workload.flows().map(|flow| reflector_prefix(flow.target)).collect(),
+        answer_prefix_len: 16,
+    })
+}
+
+/// The addresses in a reflector's file, one a line.
+///
+/// # Errors
+///
+/// It cannot be read, or a line is no address.
+pub fn read_targets(path: &std::path::Path) -> anyhow::Result<Vec<SocketAddrV4>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    text.lines().map(|line| line.parse().with_context(|| format!("{line:?}"))).collect()
+}

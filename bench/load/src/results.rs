@@ -1,0 +1,102 @@
+//! What a run leaves behind: figures with their bounds, and every round they rest on.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Machine;
+use crate::round::Outcome;
+
+/// The file `bench/results/latest.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Results {
+    /// Where.
+    pub machine: Machine,
+    /// When it began, UTC.
+    pub date: String,
+    /// The sources' commit; `+` at its end says that files differed from it.
+    pub commit: String,
+    /// Fewer and shorter rounds.
+    pub quick: bool,
+    /// What is claimed.
+    pub figures: Vec<Figure>,
+    /// What was measured.
+    pub trials: Vec<Trial>,
+}
+
+/// One figure and what it must be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// Unique among the figures.
+    pub name: String,
+    /// In words: what is divided by what.
+    pub what: String,
+    /// The median of its rounds.
+    pub value: f64,
+    /// What it must not exceed. None: reported only.
+    pub bound: Option<f64>,
+    /// Whether it does not.
+    pub holds: Option<bool>,
+    /// Rounds it rests on, the dropped first one not counted.
+    pub rounds: usize,
+    /// First and third quartile.
+    pub spread: [f64; 2],
+}
+
+/// A workload at a load, and how each contestant did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Trial {
+    /// Unique among the trials.
+    pub name: String,
+    /// In words.
+    pub what: String,
+    /// What an idle machine uses, in CPU seconds a second.
+    pub baseline: f64,
+    /// Those who took part.
+    pub entries: Vec<Entry>,
+}
+
+/// A contestant's rounds in one trial, the dropped first one excluded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Entry {
+    /// [`crate::contestant::Contestant::name`].
+    pub contestant: String,
+    /// In order; round n of all contestants of a trial ran one after the other.
+    pub rounds: Vec<Outcome>,
+}
+
+impl Results {
+    /// Reads a file of [`write`](Self::write)'s.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or is of another shape.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("{}: run `make bench` first", path.display()))?;
+        serde_json::from_str(&text).with_context(|| path.display().to_string())
+    }
+
+    /// Writes the file whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be made or written to.
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let directory = path.parent().filter(|parent| *parent != Path::new(""));
+        let directory = directory.unwrap_or(Path::new("."));
+        std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+        let mut file = tempfile::NamedTempFile::new_in(directory)
+            .with_context(|| directory.display().to_string())?;
+        serde_json::to_writer_pretty(&mut file, self).context("writing results")?;
+        file.persist(path).with_context(|| path.display().to_string())?;
+        Ok(())
+    }
+
+    /// Bounded figures that do not hold.
+    #[must_use]
+    pub fn broken(&self) -> Vec<&Figure> {
+        self.figures.iter().filter(|figure| figure.holds == Some(false)).collect()
+    }
+}
