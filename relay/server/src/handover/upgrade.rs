@@ -24,7 +24,7 @@ const BINDER_PATIENCE: Duration = Duration::from_secs(2);
 /// For the answer to who asked, on its way through the admin socket.
 const FAREWELL: Duration = Duration::from_millis(100);
 
-/// Starts a relay that takes over from this process, by [`super::give`]; the command is one that would
+/// Starts a relay that takes over from this process, by [`super::give()`]; the command is one that would
 /// start it by itself, `run` and its settings.
 ///
 /// # Errors
