@@ -12,7 +12,7 @@ use lanrage_relay_core::shard::{BACKLOG_LEN, COPIES_PER_PASS};
 use lanrage_relay_core::{Class, DropReason, Verdict};
 
 /// Broadcasts of a session that may wait while no other's do.
-const OF_A_SESSION: u64 = BACKLOG_LEN as u64 / 5 + 1;
+const OF_A_SESSION: u64 = BACKLOG_LEN as u64 / 2 + 1;
 
 fn one(member: u8) -> Destination {
     Destination::One(Member::new(member).unwrap())

@@ -194,7 +194,9 @@ fn every_metric_moves_there() {
     let last = until(&relay, accounts_balance);
     assert!(first.0.keys().eq(last.0.keys()), "every series is there from the first scrape");
     let moved = MOVED.lock().unwrap().clone();
-    for series in last.0.keys().filter(|series| !moved.contains(*series)) {
+    // Which bucket an observation falls into is the machine's doing: `_count` must move.
+    let still = last.0.keys().filter(|series| !moved.contains(*series));
+    for series in still.filter(|series| !series.contains("_bucket{")) {
         let elsewhere = MOVED_ELSEWHERE.iter().any(|(start, _)| series.starts_with(start));
         assert!(elsewhere, "{series} was not moved");
     }

@@ -4,7 +4,7 @@
 //! waiting. All memory is there from the start; nothing grows afterwards.
 //!
 //! Four slabs of 64-byte lines, each a plain array that is addressed by index, in words that the caller provides
-//! ([`create`]): in memory that processes share, another process goes on with the table ([`adopt`]).
+//! ([`create`]): in memory that processes share, another process goes on with the table ([`adopt()`]).
 //!
 //! ```text
 //! lease line    one a slot   sequence-locked, only the writer writes: who, which address, which session

@@ -323,6 +323,8 @@ impl Lease {
         if let Some(mut bound) = bound {
             bound.send(Message::Release, outbox);
             self.resumption = None;
+            // REBOUND ends what MOVING has set.
+            self.retry_at.get_or_insert(now + retry_pause(Refusal::Draining));
             self.report(outbox);
         }
     }

@@ -56,8 +56,8 @@ impl Backlog {
         self.len == 0
     }
 
-    /// Whether one more of the session's may wait: a session has at most a quarter as many as there is
-    /// room for, so that a loud one leaves room to others, and less the more are loud (A. K. Choudhury
+    /// Whether one more of the session's may wait: a session has at most as many as there is room
+    /// for, so that a loud one leaves half to others, and less the more are loud (A. K. Choudhury
     /// and E. L. Hahne, "Dynamic queue length thresholds", IEEE/ACM Trans. Networking 6(2), 1998).
     pub(super) fn has_room(&self, session: SessionId) -> bool {
         let (wrapped, waiting) = self.sessions.split_at(self.first);
@@ -65,7 +65,7 @@ impl Backlog {
         let waiting = waiting[..until_end].iter().chain(&wrapped[..self.len - until_end]);
         let own = waiting.filter(|other| **other == session.0).count();
         let free = self.slots.len() - self.len;
-        free > 0 && own <= free / 4
+        free > 0 && own <= free
     }
 
     /// The caller has seen that there is room; `frame` is at most a datagram long.

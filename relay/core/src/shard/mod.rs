@@ -41,7 +41,7 @@ use mesh::Mesh;
 /// Copies of broadcasts a shard makes in one pass of its loop; the rest waits for the next.
 pub const COPIES_PER_PASS: usize = 64;
 /// Broadcasts that may wait.
-pub const BACKLOG_LEN: usize = 256;
+pub const BACKLOG_LEN: usize = 1024;
 /// STUN answers a second and shard.
 const STUN_ANSWERS: Rate = Rate::per_second(2_000, 100);
 
