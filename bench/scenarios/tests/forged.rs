@@ -278,7 +278,7 @@ fn framing_forgeries(stranger: &UdpSocket) -> Vec<Forgery<'_>> {
     let answer = stun::encode_response(id, client, &mut [0; stun::RESPONSE_LEN_MAX]).to_vec();
     let cut = request[..request.len() - 1].to_vec();
     let stretched = [request.as_slice(), &[0; 4]].concat();
-    let unknown = [0x00, 0x01, 0x04, 0xef, 0xfa, 0xff];
+    let unknown = [0x00, 0x01, 0x04, 0xef, 0xfc, 0xff];
     let lengths = lengths.map(|(first, len)| dropped(stranger, "length", of_len(first, len)));
     let nothing = dropped(stranger, "length", Vec::new());
     let relay_only =
@@ -286,7 +286,9 @@ fn framing_forgeries(stranger: &UdpSocket) -> Vec<Forgery<'_>> {
     let unknown = unknown.map(|first| dropped(stranger, "unknown_type", of_len(first, 148)));
     let stun =
         [answer, cut, stretched].map(|datagram| dropped(stranger, "stun_malformed", datagram));
-    lengths.into_iter().chain([nothing]).chain(relay_only).chain(unknown).chain(stun).collect()
+    let mesh = [0xfa, 0xfb].map(|first| dropped(stranger, "mesh_malformed", of_len(first, 16)));
+    let all = lengths.into_iter().chain([nothing]).chain(relay_only).chain(unknown);
+    all.chain(stun).chain(mesh).collect()
 }
 
 /// Well-formed frames for the binder that nothing stands behind.
