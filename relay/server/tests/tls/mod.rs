@@ -1,5 +1,5 @@
 //! A member's client on a stream.
-#![allow(unreachable_pub, reason = "a module of one test")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
