@@ -19,7 +19,7 @@ use lanrage_proto::frame::bind::Lease;
 use lanrage_proto::frame::hello::Hello;
 use lanrage_proto::ids::{Destination, SessionId};
 
-const MEMBERS: u8 = 8;
+const MEMBERS: u8 = 9;
 /// Networks that BINDs come from: each has a budget of its own, 100 a second, and together they have
 /// more than one core can open.
 const NETWORKS: u8 = 64;
@@ -59,9 +59,10 @@ impl Source {
 
     fn renew(&mut self) {
         let who = (self.client.session, self.client.member);
-        // What came since may be in the way of the challenge.
+        // What came since would be in the way of the challenge.
         self.client.move_away();
-        self.bind = bind_frame(&self.client.challenge(), who, 1).0;
+        self.client.socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        self.bind = bind_frame(&self.client.challenge_at_last(), who, 1).0;
         *self.bind.last_mut().unwrap() ^= 1;
     }
 }
@@ -111,10 +112,10 @@ fn flood(relay: SocketAddr, flood: Flood, stop: &AtomicBool, sent: &AtomicU64) {
 /// whether it still has one.
 fn tend(clients: &[Client], leases: &[Lease], until: Instant) {
     while Instant::now() < until {
-        for (client, lease) in clients.iter().zip(leases).skip(6) {
+        for (client, lease) in clients.iter().zip(leases).skip(7) {
             assert!(client.probe(lease), "member {}", client.member.number());
         }
-        for (client, lease) in clients.iter().zip(leases).take(6) {
+        for (client, lease) in clients.iter().zip(leases).take(7) {
             let frame = client.frame(lease, Destination::One(client.member), b"here");
             client.socket.send(&frame).unwrap();
         }
@@ -129,8 +130,8 @@ fn withstands(kind: Flood) {
         let relay = Relay::spawn(dir.path(), &["--leases", "1024"]);
         let mut clients: Vec<_> =
             (1..=MEMBERS).map(|member| Client::new(relay.ipv4(), member)).collect();
-        // A broadcast reaches three: a lease may have 10,000 copies a second.
-        clients[4..].iter_mut().for_each(|client| client.session = SessionId(0xb0a));
+        // A broadcast reaches two: a lease may have 10,000 copies a second.
+        clients[4..7].iter_mut().for_each(|client| client.session = SessionId(0xb0a));
         let leases: Vec<Lease> = clients.iter_mut().map(Client::bind).collect();
         for (client, lease) in clients.iter().zip(&leases) {
             assert!(client.probe(lease));
@@ -160,7 +161,9 @@ fn withstands(kind: Flood) {
             let growth = end.resident_kib.saturating_sub(warm.resident_kib);
             let bound = if is_soak() { RESIDENT_GROWTH_SOAK_KIB } else { RESIDENT_GROWTH_KIB };
             assert!(growth <= bound, "{growth} KiB more");
-            assert_eq!((end.threads, end.descriptors), (warm.threads, warm.descriptors));
+            assert_eq!(end.threads, warm.threads);
+            // A scrape may still be on its way out.
+            assert!(end.descriptors.abs_diff(warm.descriptors) <= 2);
         });
         if matches!(kind, Flood::Hello | Flood::All) {
             assert!(outcomes("challenged") > before, "the flood arrived");

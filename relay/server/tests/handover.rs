@@ -342,7 +342,7 @@ fn regression_frames_between_relays_survive_an_upgrade() {
     let ports = [relay.udp.port(), free_port()];
     let [at, other_at] = ports.map(|port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
     let state = relay.dir.path().join("state");
-    prepare_all(&[(RELAY, &state, at), (OTHER, other_dir.path(), other_at)]);
+    prepare_all(&[(RELAY, state.as_path(), at), (OTHER, other_dir.path(), other_at)]);
     relay.configure("auto", LEASES);
     relay.start();
     let listen = Some(vec![other_at.into()]);

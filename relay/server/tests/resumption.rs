@@ -15,7 +15,6 @@ use lanrage_proto::datagram::{Kind, kind};
 use lanrage_proto::frame::Nonce;
 use lanrage_proto::frame::bind::{BindResult, Bound, Lease};
 use lanrage_proto::frame::challenge::Challenge;
-use lanrage_proto::frame::hello::Hello;
 use lanrage_proto::frame::resume::{Resume, Resumed};
 use lanrage_proto::ids::{Destination, Member, SessionId};
 use rustix::process::Signal;
@@ -50,7 +49,8 @@ impl Party {
 
     /// Asks until all leases are there again.
     fn resume(&mut self) -> Vec<Lease> {
-        let Challenge { cookie, .. } = challenge(&self.client);
+        self.client.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let Challenge { cookie, .. } = self.client.challenge_at_last();
         let mut missing: Vec<_> = self.leases.iter().enumerate().map(|(at, _)| at).collect();
         let mut back: Vec<Option<Lease>> = vec![None; self.leases.len()];
         let nonce = |at: usize| Nonce((at as u128).to_be_bytes());
@@ -61,7 +61,6 @@ impl Party {
                 let resume = Resume::new(nonce(*at), cookie, ticket, key, RELAY).encode();
                 let _ = self.client.socket.send(&resume);
             }
-            self.client.socket.set_read_timeout(Some(PATIENCE)).unwrap();
             while missing.iter().any(|at| back[*at].is_none()) {
                 let Some(answer) = self.client.receive() else { break };
                 let Ok(decoded) = Resumed::decode(&answer) else { continue };
@@ -88,7 +87,7 @@ impl Party {
 fn bind(client: &mut Client) -> Lease {
     client.socket.set_read_timeout(Some(PATIENCE)).unwrap();
     loop {
-        let challenge = challenge(client);
+        let challenge = client.challenge_at_last();
         let who = (client.session, client.member);
         let (bind, mut initiator) = bind_frame(&challenge, who, 1);
         client.socket.send(&bind).unwrap();
@@ -99,23 +98,6 @@ fn bind(client: &mut Client) -> Lease {
                 BindResult::Lease(lease) => return *lease,
                 BindResult::Refused { reason, .. } => panic!("refused: {}", reason.as_str()),
             }
-        }
-    }
-}
-
-/// Nobody may be there yet.
-fn challenge(client: &Client) -> Challenge {
-    let mut nonce = Nonce([0; 16]);
-    getrandom::fill(&mut nonce.0).unwrap();
-    let hello = Hello { version_min: 1, version_max: 1, nonce };
-    client.socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    loop {
-        let _ = client.socket.send(&hello.encode());
-        match client.receive() {
-            Some(answer) if kind(&answer) == Kind::Challenge => {
-                return Challenge::decode(&answer).unwrap();
-            }
-            _ => thread::sleep(Duration::from_millis(1)),
         }
     }
 }

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ed25519_dalek::SigningKey;
+use lanrage_proto::datagram::{Kind, kind};
 use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound, Lease, Refusal};
 use lanrage_proto::frame::challenge::Challenge;
 use lanrage_proto::frame::control::{Message, Sealed};
@@ -329,6 +330,22 @@ impl Client {
         let challenge = Challenge::decode(&self.ask(&hello.encode()).unwrap()).unwrap();
         assert_eq!(challenge.nonce, nonce);
         challenge
+    }
+
+    /// Asks until there is an answer: nobody may be there yet, or the binder's time for HELLO used up.
+    pub fn challenge_at_last(&self) -> Challenge {
+        let mut nonce = Nonce([0; 16]);
+        getrandom::fill(&mut nonce.0).unwrap();
+        let hello = Hello { version_min: 1, version_max: 1, nonce };
+        loop {
+            let _ = self.socket.send(&hello.encode());
+            match self.receive() {
+                Some(answer) if kind(&answer) == Kind::Challenge => {
+                    return Challenge::decode(&answer).unwrap();
+                }
+                _ => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
     }
 
     /// A RESUME of the lease, ready to send, and the cookie that its answer needs.
