@@ -15,6 +15,7 @@ use lanrage_proto::datagram::{Kind, kind};
 use lanrage_proto::frame::Nonce;
 use lanrage_proto::frame::bind::{BindResult, Bound, Lease};
 use lanrage_proto::frame::challenge::Challenge;
+use lanrage_proto::frame::hello::Hello;
 use lanrage_proto::frame::resume::{Resume, Resumed};
 use lanrage_proto::ids::{Destination, Member, SessionId};
 use rustix::process::Signal;
@@ -47,28 +48,36 @@ impl Party {
         Self { client, leases }
     }
 
-    /// Asks until all leases are there again.
+    /// Asks until all leases are there again. A cookie is good for one nonce, which tells the leases
+    /// apart.
     fn resume(&mut self) -> Vec<Lease> {
-        self.client.socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let Challenge { cookie, .. } = self.client.challenge_at_last();
-        let mut missing: Vec<_> = self.leases.iter().enumerate().map(|(at, _)| at).collect();
-        let mut back: Vec<Option<Lease>> = vec![None; self.leases.len()];
         let nonce = |at: usize| Nonce((at as u128).to_be_bytes());
-        while !missing.is_empty() {
-            for at in &missing {
-                let (ticket, key) =
-                    (&self.leases[*at].resumption_ticket, &self.leases[*at].resumption_key);
-                let resume = Resume::new(nonce(*at), cookie, ticket, key, RELAY).encode();
-                let _ = self.client.socket.send(&resume);
+        let at = |nonce: Nonce| u128::from_be_bytes(nonce.0) as usize;
+        let mut cookies = vec![None; self.leases.len()];
+        let mut back: Vec<Option<Lease>> = vec![None; self.leases.len()];
+        self.client.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        while back.iter().any(Option::is_none) {
+            for at in (0..back.len()).filter(|at| back[*at].is_none()) {
+                let hello = Hello { version_min: 1, version_max: 1, nonce: nonce(at) };
+                // Nobody may be there yet.
+                let _ = self.client.socket.send(&hello.encode());
             }
-            while missing.iter().any(|at| back[*at].is_none()) {
+            while back.iter().any(Option::is_none) {
                 let Some(answer) = self.client.receive() else { break };
-                let Ok(decoded) = Resumed::decode(&answer) else { continue };
-                let at = u128::from_be_bytes(decoded.nonce.0) as usize;
-                let lease = resumed(&answer, &self.leases[at], cookie);
-                back[at] = Some(lease.unwrap_or_else(|refused| panic!("{}", refused.as_str())));
+                if let Ok(challenge) = Challenge::decode(&answer) {
+                    let Challenge { nonce, cookie, .. } = challenge;
+                    let Lease { resumption_ticket, resumption_key, .. } = &self.leases[at(nonce)];
+                    cookies[at(nonce)] = Some(cookie);
+                    let resume =
+                        Resume::new(nonce, cookie, resumption_ticket, resumption_key, RELAY);
+                    self.client.socket.send(&resume.encode()).unwrap();
+                } else if let Ok(Resumed { nonce, .. }) = Resumed::decode(&answer) {
+                    let (lease, cookie) = (&self.leases[at(nonce)], cookies[at(nonce)]);
+                    let lease = resumed(&answer, lease, cookie.unwrap());
+                    back[at(nonce)] = Some(lease.unwrap_or_else(|no| panic!("{}", no.as_str())));
+                }
             }
-            missing.retain(|at| back[*at].is_none());
+            thread::sleep(Duration::from_millis(1));
         }
         back.into_iter().map(|lease| lease.expect("none is missing")).collect()
     }

@@ -100,6 +100,7 @@ fn half_an_hour_leaves_nothing_behind() {
             }
             if !is_drained {
                 let mut passes = Stream::connect(relay.started.streams[0], dir.path(), 51);
+                passes.stamp = second;
                 let lease = passes.bind();
                 assert!(passes.probe(&lease));
             }

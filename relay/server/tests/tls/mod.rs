@@ -29,7 +29,8 @@ pub struct Stream {
     deframer: Deframer,
     arrived: VecDeque<Vec<u8>>,
     member: Member,
-    stamp: u64,
+    /// Of the last BIND.
+    pub stamp: u64,
 }
 
 impl Stream {
