@@ -99,7 +99,8 @@ impl Arrivals {
 /// A flow each way between two players, to see what an event in the middle of it costs.
 #[derive(Debug)]
 pub struct BothWays {
-    flows: Vec<Flow>,
+    there: Flow,
+    back: Flow,
 }
 
 impl BothWays {
@@ -108,30 +109,14 @@ impl BothWays {
     /// # Errors
     /// A socket cannot be opened at a player's virtual address.
     pub fn start(one: &Player, other: &Player) -> anyhow::Result<Self> {
-        Self::begin([(one, other), (other, one)])
-    }
-
-    /// [`BothWays::start`] between any two of `players`.
-    ///
-    /// # Errors
-    /// A socket cannot be opened at a player's virtual address.
-    pub fn among(players: &[Player]) -> anyhow::Result<Self> {
-        let others = |at| players.iter().enumerate().filter(move |(other, _)| *other != at);
-        let pairs = players.iter().enumerate();
-        Self::begin(pairs.flat_map(|(at, one)| others(at).map(move |(_, other)| (one, other))))
-    }
-
-    fn begin<'a>(
-        pairs: impl IntoIterator<Item = (&'a Player, &'a Player)>,
-    ) -> anyhow::Result<Self> {
         const INTERVAL: Duration = Duration::from_millis(10);
-        let flows = pairs.into_iter().map(|(from, to)| Flow::start(from, to, INTERVAL));
-        let flows = flows.collect::<anyhow::Result<_>>()?;
+        let there = Flow::start(one, other, INTERVAL)?;
+        let back = Flow::start(other, one, INTERVAL)?;
         thread::sleep(Duration::from_secs(1));
-        Ok(Self { flows })
+        Ok(Self { there, back })
     }
 
-    /// Goes on for three seconds; then the longest time without an arrival on any way, from
+    /// Goes on for three seconds; then the longest time without an arrival on either way, from
     /// `event` on.
     ///
     /// # Errors
@@ -141,7 +126,7 @@ impl BothWays {
         thread::sleep(Duration::from_secs(3));
         let observed = Instant::now();
         let mut longest = Duration::ZERO;
-        for flow in self.flows {
+        for flow in [self.there, self.back] {
             let arrivals = flow.finish();
             let before = arrivals.longest_gap_between(event - BEFORE, event);
             ensure!(before < BEFORE / 2, "{before:?} without traffic before the event");
