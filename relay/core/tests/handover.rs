@@ -19,8 +19,10 @@ fn world() -> World {
     for member in 1..=4 {
         let place = address(&format!("198.51.100.{member}:4000"));
         let mut player = Player::new(1, member, place);
-        world.bind(&mut player).unwrap();
+        world.join(&mut player);
     }
+    world.advance(200);
+    world.binder.drain(world.now, 60_000, Some(RelayId(9)));
     world.advance(200);
     world
 }
@@ -62,7 +64,7 @@ fn every_cut_is_an_error() {
     world.thaw(&frozen).unwrap();
     let mut newer = frozen.to_vec();
     newer[3] += 1;
-    assert_eq!(world.thaw(&newer).map(drop), Err(ThawError::Version(2)));
+    assert_eq!(world.thaw(&newer).map(drop), Err(ThawError::Version(3)));
 }
 
 fn words(count: usize) -> &'static [AtomicU64] {
@@ -110,4 +112,22 @@ fn leases_are_given_without_a_bind() {
     let refused =
         Binder::new_in(memory, identity(RELAY), other, Classes::default(), [1; 32], NOW).map(drop);
     assert_eq!(refused.unwrap_err(), MemoryError::NotFresh);
+}
+
+/// The next process bound again, and told nobody any more to leave.
+#[test]
+fn regression_a_drain_outlives_an_upgrade() {
+    let mut world = world();
+    let before = world.binder.draining().unwrap();
+    assert!(before.told >= 4, "{before:?}");
+    world.upgrade();
+    assert_eq!(world.binder.draining(), Some(before));
+    let mut late = Player::new(1, 7, address("198.51.100.7:4000"));
+    assert!(world.bind(&mut late).is_err());
+    world.advance(6_000);
+    assert_eq!(world.binder.draining().unwrap().told, before.told + 4, "those who stay, again");
+    world.binder.undrain();
+    world.upgrade();
+    assert_eq!(world.binder.draining(), None);
+    world.bind(&mut late).unwrap();
 }

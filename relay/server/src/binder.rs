@@ -146,7 +146,7 @@ impl BinderThread {
 
     fn freeze(&self) -> FrozenBinder {
         let (sent, send_failed) = (self.sent, self.send_failed);
-        FrozenBinder { core: self.core.freeze(), sent, send_failed, has_control: false }
+        FrozenBinder { core: self.core.freeze(), sent, send_failed, ..FrozenBinder::default() }
     }
 
     fn handle(&mut self, item: &Item) {

@@ -32,8 +32,10 @@ pub(crate) struct Health {
     pub(crate) published: Arc<Published>,
     pub(crate) facts: Facts,
     pub(crate) clock: Clock,
-    /// That forward.
+    /// That forward what comes by UDP.
     pub(crate) threads: usize,
+    /// Whether another one serves streams.
+    pub(crate) has_streams: bool,
 }
 
 impl Health {
@@ -50,6 +52,14 @@ impl Health {
         }
         if !shards.iter().all(|shard| is_alive(shard.alive_ms.load(Ordering::Relaxed))) {
             return Err("a shard is stuck".to_owned());
+        }
+        let streams = self.published.streams().map(|streams| streams.shard.clone());
+        match streams {
+            None if self.has_streams => return Err("starting to serve streams".to_owned()),
+            Some(shard) if !is_alive(shard.alive_ms.load(Ordering::Relaxed)) => {
+                return Err("the streams' thread is stuck".to_owned());
+            }
+            _ => {}
         }
         if !self.published.binder().is_some_and(|binder| is_alive(binder.alive_ms)) {
             return Err("the binder is stuck".to_owned());

@@ -124,6 +124,12 @@ pub(crate) struct Published {
     streams: Mutex<Option<Arc<StreamsView>>>,
     /// The stream from control lives.
     pub(crate) has_control: AtomicBool,
+    /// The relay ends with the drain under way.
+    pub(crate) exits_drained: AtomicBool,
+    /// Processes that have taken over from another.
+    pub(crate) upgrades: AtomicU64,
+    /// Processes that should have, and did not.
+    pub(crate) upgrades_failed: AtomicU64,
     /// CHALLENGE can be sent.
     pub(crate) has_certificate: AtomicBool,
     /// Why what control says is not kept on disk, while it is not.

@@ -113,12 +113,14 @@ async fn serve(
         steering: steered.state.as_str(),
         gso: gso.as_str(),
         gso_switch: options.gso.clone(),
-        started_at: unix_s(),
+        started_at: unix_s().saturating_sub(clock.ms() / 1_000),
         capacity: config.capacity.leases,
         listen: listening.listen.clone(),
     };
     let threads = config.shards + usize::from(steered.control.is_some());
-    let health = Arc::new(Health { published: published.clone(), facts, clock, threads });
+    let has_streams = !listeners.is_empty();
+    let health =
+        Arc::new(Health { published: published.clone(), facts, clock, threads, has_streams });
     let admin = Arc::new(Admin::new(health.clone(), options.gso.clone()));
     let notifier = Notifier::from_environment();
     let mut estate = Estate {
@@ -161,6 +163,10 @@ async fn serve(
         let advertised: Vec<_> = config.advertised().collect();
         let sources = Sources::new(&listening.listen, &advertised);
         let mesh = Arc::new(Mesh::new(keys.roster(&enrolment), sources));
+        if let Some(map) = state.told(&enrolment.root)?.relay_map(&enrolment.root) {
+            // Before anybody receives: frames of these relays may wait in the sockets.
+            mesh.set_map(&map);
+        }
         let parts =
             Parts { kind: resolved.kind, options, clock, published, lost, mesh: mesh.clone() };
         let mut seed = [0; 32];
@@ -178,7 +184,8 @@ async fn serve(
             _ => Begin::fresh(&estate, with)?,
         };
         begin.ban(&bans);
-        parts.published.has_control.store(begin.has_control, Ordering::Relaxed);
+        begin.publish(&parts.published);
+        let exits_drained = begin.exits_drained;
         let key = DeviceKey(keys.stream_key().verifying_key().to_bytes());
         let tls = listeners.port().map(|port| TlsAccess { port, key });
         let threads = parts.start(&config, &keys, &enrolment, begin, steered, listeners)?;
@@ -202,6 +209,8 @@ async fn serve(
             upgrades,
         };
         admin.serving.set(serving).expect("set here alone");
+        // From here on it can be found out whether the drain is over.
+        parts.published.exits_drained.store(exits_drained, Ordering::Relaxed);
         let kept = Kept::new(state, told, published.clone());
         let link =
             Link::new(kept, keys, enrolment, (orders, mesh.clone()), tls, published, &config);

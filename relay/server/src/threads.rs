@@ -25,7 +25,7 @@ use crate::handover::{Estate, FrozenBinder, Gate, Halted, Running, ShardState, T
 use crate::mesh::Mesh;
 use crate::published::{Published, ShardView};
 use crate::queues::Queues;
-use crate::role::Role;
+use crate::role::{Role, settle_binder};
 use crate::shard::{Pass, Relayer, forward};
 use crate::state::{Enrolment, Keys, Told};
 use crate::steering::Steered;
@@ -44,7 +44,10 @@ pub(crate) struct Begin {
     waiting: Waiting,
     sent: u64,
     send_failed: u64,
-    pub(crate) has_control: bool,
+    has_control: bool,
+    pub(crate) exits_drained: bool,
+    upgrades: u64,
+    upgrades_failed: u64,
     binder_gate: Arc<Gate<FrozenBinder>>,
 }
 
@@ -74,6 +77,9 @@ impl Begin {
             sent: 0,
             send_failed: 0,
             has_control: false,
+            exits_drained: false,
+            upgrades: 0,
+            upgrades_failed: 0,
             binder_gate: Arc::new(Gate::open()),
         })
     }
@@ -81,6 +87,12 @@ impl Begin {
     /// Whom the operator does not serve.
     pub(crate) fn ban(&mut self, bans: &[BanRow]) {
         self.core.set_bans(bans.iter().map(|row| row.subject.ban()));
+    }
+
+    pub(crate) fn publish(&self, published: &Published) {
+        published.has_control.store(self.has_control, Ordering::Relaxed);
+        published.upgrades.store(self.upgrades, Ordering::Relaxed);
+        published.upgrades_failed.store(self.upgrades_failed, Ordering::Relaxed);
     }
 
     /// With what the process before leaves, whose shards stop on the way. The binder waits.
@@ -119,6 +131,9 @@ impl Begin {
             sent: frozen.sent,
             send_failed: frozen.send_failed,
             has_control: frozen.has_control,
+            exits_drained: frozen.exits_drained,
+            upgrades: frozen.upgrades + 1,
+            upgrades_failed: frozen.upgrades_failed,
             binder_gate: Arc::new(Gate::closed()),
         })
     }
@@ -171,6 +186,7 @@ impl Parts {
         };
         binder.publish();
         let binder = self.spawn("binder", &stop, move |stop| {
+            settle_binder();
             binder.run(stop);
             Ok(())
         })?;

@@ -4,22 +4,24 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use common::{Client, eventually, prepare};
-use lanrage_proto::frame::bind::Lease;
+use common::traffic::{Flow, churn, one, skew};
+use common::{Client, RELAY, Relay, eventually, prepare, prepare_all};
+use lanrage_proto::frame::bind::{Lease, Refusal};
 use lanrage_proto::frame::control::Message;
 use lanrage_proto::frame::data::Sent;
 use lanrage_proto::ids::{Destination, Generation, Member, RateClass, RelayId, SessionId};
+use lanrage_relay::Settings;
 use lanrage_relay::config::SteeringSetting;
 use lanrage_relay::handover::{self, Estate, GiveError, Idle, Memory};
 use lanrage_relay::state::StateDir;
@@ -110,11 +112,16 @@ impl Installed {
         eventually("the relay to be ready", is_ready);
     }
 
-    /// By the command line, from the program as it was built.
     fn upgrade(&self) -> Result<String, String> {
+        self.ctl(&["upgrade", "--json"])
+    }
+
+    /// By the command line, from the program as it was built.
+    fn ctl(&self, arguments: &[&str]) -> Result<String, String> {
         let done = Command::new(env!("CARGO_BIN_EXE_lanrage-relay"))
-            .args(["ctl", "upgrade", "--json", "--socket"])
-            .arg(self.dir.path().join("admin.sock"))
+            .arg("ctl")
+            .args(arguments)
+            .env("LANRAGE_RELAY_ADMIN_SOCKET", self.dir.path().join("admin.sock"))
             .output()
             .unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -166,108 +173,6 @@ impl Drop for Installed {
     }
 }
 
-/// Numbered frames from one member to another, or to everyone.
-struct Flow {
-    stop: Arc<AtomicBool>,
-    sender: JoinHandle<u64>,
-    receivers: Vec<JoinHandle<BTreeSet<u64>>>,
-}
-
-impl Flow {
-    fn start(from: &Client, lease: &Lease, to: Destination, sinks: &[&Client]) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let sent = Arc::new(AtomicU64::new(u64::MAX));
-        let receivers = sinks.iter().map(|sink| {
-            let (socket, sent) = (sink.socket.try_clone().unwrap(), sent.clone());
-            // What the relay sends at once must not be lost where this test is slow.
-            rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 16 << 20).unwrap();
-            let from = from.member.number();
-            thread::spawn(move || receive(&socket, from, &sent))
-        });
-        let receivers = receivers.collect();
-        let (socket, header) = (from.socket.try_clone().unwrap(), from.frame(lease, to, b""));
-        // Three copies each, and a lease may have 10,000 a second.
-        let pause = if to == Destination::Everyone { 2 } else { 1 };
-        let pause = Duration::from_millis(pause);
-        let sender = thread::spawn({
-            let stop = stop.clone();
-            move || {
-                let mut number = 0u64;
-                while !stop.load(Ordering::Relaxed) {
-                    // A burst, which comes as a train.
-                    for _ in 0..4 {
-                        let frame = [header.as_slice(), &number.to_be_bytes()].concat();
-                        socket.send(&frame).unwrap();
-                        number += 1;
-                    }
-                    thread::sleep(pause);
-                }
-                sent.store(number, Ordering::Relaxed);
-                number
-            }
-        });
-        Self { stop, sender, receivers }
-    }
-
-    /// Nothing is missing at any receiver.
-    fn finish(self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        let sent = self.sender.join().unwrap();
-        for receiver in self.receivers {
-            let received = receiver.join().unwrap();
-            let missing: Vec<u64> = (0..sent).filter(|n| !received.contains(n)).collect();
-            assert!(missing.is_empty(), "{} of {sent} lost: {missing:?}", missing.len());
-        }
-        sent
-    }
-}
-
-/// Until all are there, or nothing comes for two seconds.
-fn receive(socket: &UdpSocket, from: u8, sent: &AtomicU64) -> BTreeSet<u64> {
-    let mut numbers = BTreeSet::new();
-    let mut buffer = [0; 2048];
-    while (numbers.len() as u64) < sent.load(Ordering::Relaxed) {
-        match socket.recv(&mut buffer) {
-            Ok(24) if buffer[7] == from => {
-                numbers.insert(u64::from_be_bytes(buffer[16..24].try_into().unwrap()));
-            }
-            Ok(_) => {}
-            Err(_) if sent.load(Ordering::Relaxed) == u64::MAX => {}
-            Err(_) => break,
-        }
-    }
-    numbers
-}
-
-/// Binds, uses, moves and releases without end; how many rounds.
-fn churn(relay: SocketAddr, member: u8, stop: &AtomicBool) -> u64 {
-    let mut client = Client::new(relay, member);
-    // Where nobody broadcasts.
-    client.session = SessionId(0xdef);
-    let mut rounds = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let lease = client.bind();
-        assert!(client.probe(&lease), "member {member}, round {rounds}");
-        client.move_away();
-        let Some(Message::RebindChallenge(cookie)) = client.control(&lease, Message::Rebind, 1)
-        else {
-            panic!("no challenge for member {member} in round {rounds}");
-        };
-        let rebound = client.control(&lease, Message::RebindAnswer(cookie), 2);
-        assert_eq!(rebound, Some(Message::Rebound(client.socket.local_addr().unwrap())));
-        assert!(client.probe(&lease), "member {member}, round {rounds}");
-        client.socket.send(&Message::Release.seal(&lease.key_to_relay, lease.handle, 3)).unwrap();
-        rounds += 1;
-        // Below the binder's budget for one prefix, 100 a second.
-        thread::sleep(Duration::from_millis(40));
-    }
-    rounds
-}
-
-fn one(member: u8) -> Destination {
-    Destination::One(Member::new(member).unwrap())
-}
-
 /// No counter falls, whoever serves.
 fn assert_counts_go_on(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) {
     for (name, value) in before {
@@ -275,10 +180,6 @@ fn assert_counts_go_on(before: &BTreeMap<String, f64>, after: &BTreeMap<String, 
             assert!(after[name] >= *value, "{name} fell from {value} to {}", after[name]);
         }
     }
-}
-
-fn skew(page: &BTreeMap<String, f64>) -> f64 {
-    page.iter().filter(|(name, _)| name.contains("accounting_skew")).map(|(_, value)| value).sum()
 }
 
 /// Upgrades under flows, broadcasts, binds and rebinds; `step` does one upgrade, whatever comes of it.
@@ -349,8 +250,10 @@ fn upgrades_lose_nothing(backends: [&str; 2]) {
     });
     let first = relay.child.as_mut().unwrap().wait().unwrap();
     assert_eq!(first.code(), Some(0), "the first process has ended");
-    let starts = relay.scrape().unwrap();
-    assert!(starts["lanrage_relay_leases_begun_total"] >= 6.0);
+    let page = relay.scrape().unwrap();
+    assert!(page["lanrage_relay_leases_begun_total"] >= 6.0);
+    assert_eq!(page["lanrage_relay_upgrades_total{result=\"done\"}"], rounds as f64);
+    assert_eq!(page["lanrage_relay_upgrades_total{result=\"failed\"}"], 0.0);
 }
 
 #[test]
@@ -408,6 +311,55 @@ fn a_new_process_that_cannot_serve_changes_nothing() {
     relay.upgrade().unwrap();
     eventually("another process", || relay.owner().is_some_and(|owner| owner != pid));
     relay.until_ready();
+    assert_eq!(relay.metric("lanrage_relay_upgrades_total{result=\"done\"}"), 1.0);
+    assert_eq!(relay.metric("lanrage_relay_upgrades_total{result=\"failed\"}"), 5.0);
+}
+
+/// The next process bound again, and `drain --exit` never ended it.
+#[test]
+fn regression_a_drain_outlives_an_upgrade() {
+    let mut relay = Installed::new();
+    relay.configure("auto", LEASES);
+    relay.start();
+    let mut client = Client::new(relay.udp, 1);
+    let lease = client.bind();
+    assert!(client.probe(&lease));
+    eventually("the lease", || relay.metric("lanrage_relay_leases{state=\"active\"}") == 1.0);
+    relay.ctl(&["drain", "--deadline", "60", "--exit"]).unwrap();
+    relay.upgrade().unwrap();
+    assert_eq!(relay.metric("lanrage_relay_draining"), 1.0);
+    assert_eq!(Client::new(relay.udp, 2).try_bind().unwrap_err(), Refusal::Draining);
+    client.socket.send(&Message::Release.seal(&lease.key_to_relay, lease.handle, 1)).unwrap();
+    eventually("the relay to end with its last lease", || relay.scrape().is_none());
+}
+
+/// The new process received before it knew the other relays, and dropped what they had sent.
+#[test]
+fn regression_frames_between_relays_survive_an_upgrade() {
+    const OTHER: RelayId = RelayId(8);
+    let mut relay = Installed::new();
+    let other_dir = tempfile::tempdir().unwrap();
+    let ports = [relay.udp.port(), free_port()];
+    let [at, other_at] = ports.map(|port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
+    let state = relay.dir.path().join("state");
+    prepare_all(&[(RELAY, state.as_path(), at), (OTHER, other_dir.path(), other_at)]);
+    relay.configure("auto", LEASES);
+    relay.start();
+    let listen = Some(vec![other_at.into()]);
+    let other = Relay::start_with(other_dir.path(), Settings { listen, ..Settings::default() });
+    let (mut a, mut b) = (Client::new(relay.udp, 1), Client::new(other.ipv4(), 2));
+    let (at_one, at_other) = (a.bind(), b.bind());
+    assert!(a.probe(&at_one) && b.probe(&at_other));
+    let flows = [
+        Flow::start_by(OTHER, &a, &at_one, one(2), &[&b]),
+        Flow::start_by(RELAY, &b, &at_other, one(1), &[&a]),
+    ];
+    for _ in 0..5 {
+        thread::sleep(Duration::from_millis(100));
+        relay.upgrade().unwrap();
+    }
+    assert!(flows.into_iter().map(Flow::finish).all(|sent| sent > 0));
+    other.stop();
 }
 
 #[test]

@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 
 use lanrage_proto::RelayId;
 use lanrage_proto::frame::control::Message;
+use lanrage_proto::wire::{Malformed, Reader, Writer};
 use lanrage_relay_table::State;
 
 use super::cookies::Place;
@@ -36,6 +37,36 @@ pub(super) struct Drain {
 impl Drain {
     pub(super) const fn next_ms(&self) -> u64 {
         self.step_at_ms
+    }
+
+    /// See [`Binder::freeze`].
+    pub(super) fn freeze(drain: Option<&Self>, out: Writer) -> Writer {
+        let Some(drain) = drain else { return out.u8(0) };
+        let next = drain.next.unwrap_or(RelayId(0));
+        out.u8(1)
+            .u64(drain.deadline_ms)
+            .u16(next.0)
+            .u64(drain.per_step)
+            .u64(drain.step_at_ms)
+            .u32(drain.from)
+            .u64(drain.round_since_ms)
+            .u64(drain.told)
+    }
+
+    /// The inverse of [`Drain::freeze`].
+    pub(super) fn thaw(reader: &mut Reader<'_>, now: Now) -> Result<Option<Self>, Malformed> {
+        match reader.u8()? {
+            0 => return Ok(None),
+            1 => {}
+            _ => return Err(Malformed("frozen drain")),
+        }
+        let deadline_ms = reader.u64()?;
+        let next = Some(RelayId(reader.u16()?)).filter(|next| *next != RelayId(0));
+        let per_step = reader.u64()?.clamp(STEP_LEASES_MIN, STEP_LEASES_MAX);
+        let latest_ms = now.ms + REPEAT_MS;
+        let (step_at_ms, from) = (reader.u64()?.min(latest_ms), reader.u32()?);
+        let (round_since_ms, told) = (reader.u64()?.min(latest_ms), reader.u64()?);
+        Ok(Some(Self { deadline_ms, next, per_step, step_at_ms, from, round_since_ms, told }))
     }
 }
 

@@ -9,11 +9,12 @@ use zeroize::Zeroizing;
 
 use super::answers::Answers;
 use super::caps::Standing;
+use super::drain::Drain;
 use super::memory::{Memory, MemoryError};
 use super::{Binder, BinderCounters, Control, Identity, Now};
 use crate::classes::Classes;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const WHAT: &str = "frozen binder";
 
 /// A frozen binder cannot go on here.
@@ -51,6 +52,8 @@ impl Binder {
     ///             of leases: count u32, (session u64, member u8, caps)...
     ///             slots: count u32, (slot u8, class u8, caps of the lease, of the session)...
     ///             caps: packets, bytes, copies, u64 each, 0 for none
+    /// drain       0, or 1 u8: deadline u64, next u16 (0 for none), per step u64, step at u64, from u32,
+    ///             round since u64, told u64
     /// counters    count u32, u64...
     /// ```
     ///
@@ -79,6 +82,7 @@ impl Binder {
                 .u64(revocation.forget_after)
         });
         out = self.standing.freeze(out);
+        out = Drain::freeze(self.drain.as_ref(), out);
         let counters = self.counters.to_words();
         out = out.u32(counters.len() as u32);
         Zeroizing::new(counters.iter().fold(out, |out, word| out.u64(*word)).finish())
@@ -124,6 +128,7 @@ impl Binder {
         }
         binder.standing = Standing::thaw(&mut reader)?;
         binder.standing.install(&binder.classes);
+        binder.drain = Drain::thaw(&mut reader, now)?;
         let counters = (0..reader.u32()?).map(|_| reader.u64()).collect::<Result<Vec<_>, _>>()?;
         binder.counters = BinderCounters::from_words(&counters).ok_or(Malformed(WHAT))?;
         reader.finish()?;

@@ -20,7 +20,7 @@ impl Admin {
             return Err(Refused::conflict("the deadline is 1 second away at least"));
         }
         self.drain_within(Duration::from_secs(deadline_s.into()), next.map(RelayId)).await?;
-        self.exit.store(exit, Ordering::Relaxed);
+        self.health.published.exits_drained.store(exit, Ordering::Relaxed);
         let drained = self.draining().await?;
         drained.ok_or_else(|| Refused::conflict("another command has ended the drain"))
     }
@@ -29,14 +29,14 @@ impl Admin {
         if self.draining().await?.is_none() {
             return Err(Refused::conflict("the relay does not drain"));
         }
-        self.exit.store(false, Ordering::Relaxed);
+        self.health.published.exits_drained.store(false, Ordering::Relaxed);
         self.ask(|binder, _| binder.undrain()).await?;
         tracing::info!("no longer draining");
         Ok(())
     }
 
     pub(super) async fn draining(&self) -> Result<Option<Draining>, Refused> {
-        let exit = self.exit.load(Ordering::Relaxed);
+        let exit = self.health.published.exits_drained.load(Ordering::Relaxed);
         let draining = self.ask(|binder, now| (binder.draining(), now)).await?;
         let (Some(draining), now) = draining else { return Ok(None) };
         Ok(Some(Draining {
@@ -62,7 +62,7 @@ impl Admin {
             return;
         }
         if self.drain_within(patience, None).await.is_ok() {
-            self.exit.store(true, Ordering::Relaxed);
+            self.health.published.exits_drained.store(true, Ordering::Relaxed);
             self.ended().await;
         }
     }
@@ -71,7 +71,7 @@ impl Admin {
     pub(crate) async fn ended(&self) {
         loop {
             tokio::time::sleep(LOOK).await;
-            if !self.exit.load(Ordering::Relaxed) {
+            if !self.health.published.exits_drained.load(Ordering::Relaxed) {
                 continue;
             }
             let look = self.ask(|binder, now| (binder.draining(), binder.counts(), now)).await;

@@ -7,7 +7,6 @@
 //! | the answers | `status`, `leases`, `shards`, `bans`, `caps`, `drain`, `switches` |
 
 use std::ops::Range;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use lanrage_relay_core::{Binder, Now};
@@ -43,8 +42,6 @@ pub(crate) struct Admin {
     /// Set once the relay has enrolled and its threads run.
     pub(crate) serving: OnceLock<Serving>,
     pub(crate) gso: GsoSwitch,
-    /// The relay ends with the drain under way.
-    exit: AtomicBool,
 }
 
 /// What there is once the relay serves.
@@ -67,7 +64,7 @@ fn slices(slots: Range<u32>) -> impl Iterator<Item = Range<u32>> {
 
 impl Admin {
     pub(crate) const fn new(health: Arc<Health>, gso: GsoSwitch) -> Self {
-        Self { health, serving: OnceLock::new(), gso, exit: AtomicBool::new(false) }
+        Self { health, serving: OnceLock::new(), gso }
     }
 
     fn serving(&self) -> Result<&Serving, Refused> {

@@ -54,8 +54,8 @@ The relay starts the file that it was started from, gives it its sockets and lea
 new process serves. If the new one refuses, ends or hangs, the running one goes on and this says why.
 SIGUSR2 does the same. --listen, --shards, --leases and --state-dir must be as they were.
 
-A systemd unit: Type=notify, NotifyAccess=all, ExecReload=lanrage-relay ctl upgrade, and WatchdogSec=
-as you like: readiness and watchdog come from the threads that forward and bind.";
+A systemd unit: Type=notify, NotifyAccess=all, ExecReload=lanrage-relay ctl upgrade, and WatchdogSec=15
+or more: readiness and watchdog come from the threads that forward and bind.";
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {

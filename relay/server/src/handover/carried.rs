@@ -42,20 +42,29 @@ pub struct FrozenBinder {
     pub send_failed: u64,
     /// Whether the stream from control lives.
     pub has_control: bool,
+    /// Whether the relay ends with the drain under way.
+    pub exits_drained: bool,
+    /// Upgrades that were done before this one.
+    pub upgrades: u64,
+    /// Upgrades that were not.
+    pub upgrades_failed: u64,
 }
 
 impl FrozenBinder {
     pub(super) fn pack(&self) -> Zeroizing<Vec<u8>> {
-        let out = Writer::with_capacity(self.core.len() + 17);
+        let out = Writer::with_capacity(self.core.len() + 34);
         let out = out.u64(self.sent).u64(self.send_failed).u8(self.has_control.into());
+        let out = out.u8(self.exits_drained.into()).u64(self.upgrades).u64(self.upgrades_failed);
         Zeroizing::new(out.bytes(&self.core).finish())
     }
 
     pub(super) fn unpack(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes, WHAT);
         let (sent, send_failed) = (reader.u64()?, reader.u64()?);
-        let has_control = reader.u8()? != 0;
-        Ok(Self { core: Zeroizing::new(reader.rest().to_vec()), sent, send_failed, has_control })
+        let (has_control, exits_drained) = (reader.u8()? != 0, reader.u8()? != 0);
+        let (upgrades, upgrades_failed) = (reader.u64()?, reader.u64()?);
+        let core = Zeroizing::new(reader.rest().to_vec());
+        Ok(Self { core, sent, send_failed, has_control, exits_drained, upgrades, upgrades_failed })
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Changes with the messages or with what they carry. An older program's first message is still
 /// understood as far as this number.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// The listener of `/metrics`.
 pub(crate) const METRICS: &str = "metrics";

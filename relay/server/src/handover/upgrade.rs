@@ -82,6 +82,7 @@ pub(crate) async fn offer_upgrades(
                 return;
             }
             Err(error) => {
+                running.published.upgrades_failed.fetch_add(1, Ordering::Relaxed);
                 running.notifier.ready();
                 let error = format!("{error:#}");
                 tracing::error!(error, "no upgrade: this process goes on");
@@ -121,7 +122,11 @@ impl Halt for Threads<'_> {
         let frozen = self.0.binder.close(1, deadline, || self.0.binder_thread.unpark());
         let mut frozen =
             frozen.and_then(|mut all| all.pop()).ok_or(GiveError::Busy("the binder"))?;
-        frozen.has_control = self.0.published.has_control.load(Ordering::Relaxed);
+        let published = &self.0.published;
+        frozen.has_control = published.has_control.load(Ordering::Relaxed);
+        frozen.exits_drained = published.exits_drained.load(Ordering::Relaxed);
+        frozen.upgrades = published.upgrades.load(Ordering::Relaxed);
+        frozen.upgrades_failed = published.upgrades_failed.load(Ordering::Relaxed);
         Ok(frozen)
     }
 

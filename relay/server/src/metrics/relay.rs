@@ -1,6 +1,6 @@
 use std::sync::atomic::Ordering;
 
-use super::page::{Metric, gauge};
+use super::page::{Metric, counter, gauge};
 use crate::config::GsoSetting;
 
 /// The relay as a whole.
@@ -11,6 +11,16 @@ pub(super) const METRICS: &[Metric] = &[
     gauge("start_time_seconds", "When the relay began, since 1970.", |s, out| {
         out.value(s.facts.started_at);
     }),
+    counter(
+        "upgrades_total",
+        "Hand-overs to a new process since the relay began, by what became of them.",
+        |s, out| {
+            let done = s.published.upgrades.load(Ordering::Relaxed);
+            let failed = s.published.upgrades_failed.load(Ordering::Relaxed);
+            out.labelled(&[("result", "done")], done);
+            out.labelled(&[("result", "failed")], failed);
+        },
+    ),
     gauge("io_backend", "1 for the back end in use.", |s, out| {
         out.labelled(&[("backend", s.facts.backend)], 1);
     }),

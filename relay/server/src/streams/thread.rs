@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use lanrage_relay_core::Shard;
 use lanrage_relay_uring::{BackendKind, Batch, Sender, SocketId};
 use rustls::ServerConfig;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::exchange::Exchange;
@@ -90,11 +91,12 @@ impl StreamsThread {
             clock: self.clock,
             next_number: Cell::new(u64::from_be_bytes(number)),
         });
+        let mut tasks = JoinSet::new();
         for listener in self.listeners.0 {
             let listener = Listener::new(kind, listener).context("listening")?;
-            tokio::task::spawn_local(serve::accept(shared.clone(), listener));
+            tasks.spawn_local(serve::accept(shared.clone(), listener));
         }
-        tokio::task::spawn_local(serve::exchange(shared.clone()));
+        tasks.spawn_local(serve::exchange(shared.clone()));
         while !stop.load(Ordering::Relaxed) {
             if self.gate.is_closed() {
                 // Nothing else runs on this thread: no stream is read or written meanwhile.
@@ -105,6 +107,10 @@ impl StreamsThread {
                 // Keeps what is published fresh.
                 () = sleep(TICK) => shared.outlet.wake(),
                 () = shared.outlet.called() => {}
+                // The runtime keeps a panic to the task, and the rest would go on without it.
+                Some(ended) = tasks.join_next() => {
+                    ended.context("a task of the streams has ended: a bug")?;
+                }
             }
         }
         Ok(())

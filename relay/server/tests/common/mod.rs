@@ -1,8 +1,12 @@
 //! A relay that enrolled once with a control that is gone, and a small client over real sockets.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod mutate;
 pub mod namespace;
+pub mod traffic;
+pub mod vitals;
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::path::Path;
@@ -11,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ed25519_dalek::SigningKey;
+use lanrage_proto::datagram::{Kind, kind};
 use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound, Lease, Refusal};
 use lanrage_proto::frame::challenge::Challenge;
 use lanrage_proto::frame::control::{Message, Sealed};
@@ -171,6 +176,33 @@ impl Relay {
         relay
     }
 
+    /// Every sample of the metrics, by its whole name.
+    pub fn page(&self) -> BTreeMap<String, f64> {
+        let page = self.get("/metrics");
+        let samples = page.lines().filter(|line| line.starts_with("lanrage_"));
+        let sample = |line: &str| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            (name.to_owned(), value.parse().unwrap())
+        };
+        samples.map(sample).collect()
+    }
+
+    /// Has an operator say something; of the program, started with `dir`.
+    pub fn ctl(&self, dir: &Path, arguments: &[&str]) {
+        let done = Command::new(env!("CARGO_BIN_EXE_lanrage-relay"))
+            .arg("ctl")
+            .args(arguments)
+            .env("LANRAGE_RELAY_ADMIN_SOCKET", dir.join("admin.sock"))
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// Of the program.
+    pub fn vitals(&self) -> vitals::Vitals {
+        vitals::Vitals::of(self.process.as_ref().unwrap().id())
+    }
+
     /// Of the program.
     pub fn signal(&self, signal: Signal) {
         self::signal(self.process.as_ref().unwrap(), signal);
@@ -274,7 +306,8 @@ impl Client {
 
     /// Goes on from a new port.
     pub fn move_away(&mut self) {
-        let socket = UdpSocket::bind((self.relay.ip(), 0)).unwrap();
+        let ip = self.socket.local_addr().unwrap().ip();
+        let socket = UdpSocket::bind((ip, 0)).unwrap();
         socket.connect(self.relay).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         self.socket = socket;
@@ -297,6 +330,22 @@ impl Client {
         let challenge = Challenge::decode(&self.ask(&hello.encode()).unwrap()).unwrap();
         assert_eq!(challenge.nonce, nonce);
         challenge
+    }
+
+    /// Asks until there is an answer: nobody may be there yet, or the binder's time for HELLO used up.
+    pub fn challenge_at_last(&self) -> Challenge {
+        let mut nonce = Nonce([0; 16]);
+        getrandom::fill(&mut nonce.0).unwrap();
+        let hello = Hello { version_min: 1, version_max: 1, nonce };
+        loop {
+            let _ = self.socket.send(&hello.encode());
+            match self.receive() {
+                Some(answer) if kind(&answer) == Kind::Challenge => {
+                    return Challenge::decode(&answer).unwrap();
+                }
+                _ => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
     }
 
     /// A RESUME of the lease, ready to send, and the cookie that its answer needs.

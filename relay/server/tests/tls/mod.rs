@@ -1,5 +1,5 @@
 //! A member's client on a stream.
-#![allow(unreachable_pub, reason = "a module of one test")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
@@ -29,7 +29,8 @@ pub struct Stream {
     deframer: Deframer,
     arrived: VecDeque<Vec<u8>>,
     member: Member,
-    stamp: u64,
+    /// Of the last BIND.
+    pub stamp: u64,
 }
 
 impl Stream {
