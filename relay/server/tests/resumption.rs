@@ -1,6 +1,5 @@
 //! Everybody resumes at once at the real program, which was killed and started again.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::print_stdout, reason = "what it took is worth seeing")]
 
 mod common;
 

@@ -55,9 +55,13 @@ impl Channel {
         let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut room);
         let flags = RecvFlags::CMSG_CLOEXEC;
+        let mut was_reset = false;
         let received = loop {
             match recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
                 Err(rustix::io::Errno::INTR) => {}
+                // The other end has closed with messages unread. What it said before is there still,
+                // and comes once the error is taken (net/core/datagram.c, `__skb_try_recv_datagram`).
+                Err(rustix::io::Errno::CONNRESET) if !was_reset => was_reset = true,
                 Err(rustix::io::Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
                 received => break received?,
             }
@@ -80,5 +84,24 @@ impl Channel {
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A new process that refused was reported as "connection reset" when it had not read everything.
+    #[test]
+    fn regression_a_reason_is_heard_from_an_end_that_left_messages_unread() {
+        let (channel, other) = Channel::pair().unwrap();
+        let other = Channel::new(other);
+        channel.send(&Message::Sockets, &[]).unwrap();
+        let why = Message::Refused("why".to_owned());
+        other.send(&why, &[]).unwrap();
+        drop(other);
+        let patience = Duration::from_secs(1);
+        assert_eq!(channel.receive(patience).unwrap().0, why);
+        assert!(channel.receive(patience).is_err());
     }
 }
