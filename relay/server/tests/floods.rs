@@ -94,7 +94,7 @@ fn flood(relay: SocketAddr, flood: Flood, stop: &AtomicBool, sent: &AtomicU64) {
                     source.bind[at..at + 8].copy_from_slice(&number.to_be_bytes());
                     source.bind.clone()
                 }
-                _ => mutator.noise(),
+                Flood::Junk | Flood::All => mutator.noise(),
             };
             if source.client.socket.send(&datagram).is_ok() {
                 sent.fetch_add(1, Ordering::Relaxed);
