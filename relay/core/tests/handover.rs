@@ -3,13 +3,10 @@
 
 mod common;
 
-use std::net::{Ipv6Addr, SocketAddr};
-use std::sync::atomic::AtomicU64;
-
-use common::{LOCAL, Player, RELAY, World, address, identity};
-use lanrage_proto::ids::{Generation, Member, RateClass, RelayId, SessionId};
+use common::{Player, RELAY, World, address, given, identity, words};
+use lanrage_proto::ids::RelayId;
 use lanrage_relay_core::binder::{MemoryError, ThawError, binder_words};
-use lanrage_relay_core::{Binder, Classes, GivenLease, KeyPrefix, Now};
+use lanrage_relay_core::{Binder, Classes, Now};
 use lanrage_relay_table::{Capacity, Full};
 use proptest::prelude::*;
 
@@ -65,25 +62,6 @@ fn every_cut_is_an_error() {
     let mut newer = frozen.to_vec();
     newer[3] += 1;
     assert_eq!(world.thaw(&newer).map(drop), Err(ThawError::Version(3)));
-}
-
-fn words(count: usize) -> &'static [AtomicU64] {
-    (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>().leak()
-}
-
-fn given(number: u32) -> GivenLease {
-    GivenLease {
-        session: SessionId(u64::from(number / 4)),
-        member: Member::new((number % 4) as u8 + 1).unwrap(),
-        generation: Generation(1),
-        key: KeyPrefix([1; 8]),
-        next: RelayId(0),
-        rate_class: RateClass(0),
-        expires: u64::MAX,
-        instance: [number as u8; 16],
-        address: SocketAddr::from((Ipv6Addr::from(u128::from(number)), 4000)),
-        local: LOCAL,
-    }
 }
 
 const NOW: Now = Now { ms: 5_000, unix_s: 1_800_000_000 };

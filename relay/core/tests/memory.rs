@@ -3,33 +3,10 @@
 
 mod common;
 
-use std::net::{Ipv6Addr, SocketAddr};
-use std::sync::atomic::AtomicU64;
-
-use common::{LOCAL, RELAY, identity};
-use lanrage_proto::ids::{Generation, Member, RateClass, RelayId, SessionId};
+use common::{RELAY, given, identity, words};
 use lanrage_relay_core::binder::binder_words;
-use lanrage_relay_core::{Binder, Classes, GivenLease, KeyPrefix, Now};
+use lanrage_relay_core::{Binder, Classes, Now};
 use lanrage_relay_table::Capacity;
-
-fn words(count: usize) -> &'static [AtomicU64] {
-    (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>().leak()
-}
-
-fn given(number: u32) -> GivenLease {
-    GivenLease {
-        session: SessionId(u64::from(number / 4)),
-        member: Member::new((number % 4) as u8 + 1).unwrap(),
-        generation: Generation(1),
-        key: KeyPrefix([1; 8]),
-        next: RelayId(0),
-        rate_class: RateClass(0),
-        expires: u64::MAX,
-        instance: [number as u8; 16],
-        address: SocketAddr::from((Ipv6Addr::from(u128::from(number)), 4000)),
-        local: LOCAL,
-    }
-}
 
 const NOW: Now = Now { ms: 5_000, unix_s: 1_800_000_000 };
 

@@ -6,7 +6,7 @@
     reason = "each test binary uses its own part"
 )]
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ed25519_dalek::SigningKey;
@@ -27,7 +27,8 @@ use lanrage_proto::{Signature, TunnelKey};
 use lanrage_relay_core::binder::{ThawError, binder_words};
 use lanrage_relay_core::shard::DELIVERED;
 use lanrage_relay_core::{
-    Binder, Classes, DropReason, Identity, Now, Outcome, SentTotals, Shard, Stun, Verdict, runs,
+    Binder, Classes, DropReason, GivenLease, Identity, KeyPrefix, Now, Outcome, SentTotals, Shard,
+    Stun, Verdict, runs,
 };
 use lanrage_relay_table::{Capacity, Endpoint, LocalId};
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -111,8 +112,24 @@ pub struct World {
     memory: [&'static [AtomicU64]; 2],
 }
 
-fn words(count: usize) -> &'static [AtomicU64] {
+pub fn words(count: usize) -> &'static [AtomicU64] {
     (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>().leak()
+}
+
+/// A lease of a party of four, without a bind.
+pub fn given(number: u32) -> GivenLease {
+    GivenLease {
+        session: SessionId(u64::from(number / 4)),
+        member: Member::new((number % 4) as u8 + 1).unwrap(),
+        generation: Generation(1),
+        key: KeyPrefix([1; 8]),
+        next: RelayId(0),
+        rate_class: RateClass(0),
+        expires: u64::MAX,
+        instance: [number as u8; 16],
+        address: SocketAddr::from((Ipv6Addr::from(u128::from(number)), 4000)),
+        local: LOCAL,
+    }
 }
 
 /// What a datagram costs the binder here, as measured by `examples/binder_cost.rs`.
