@@ -39,7 +39,7 @@ fn who_has_gone_is_shown_so_and_pings_say_so_at_once() {
 
     let server = lab.control.server().to_owned();
     lab.players[1].create_party("sunday", &server).unwrap();
-    eventually("the member in another party to be silent", Duration::from_secs(2), || {
+    eventually("the member in another party to be silent", PATIENCE, || {
         Ok((connection(&lab.players[0], 1) == "silent").then_some(()))
     })
     .unwrap();
@@ -50,7 +50,7 @@ fn who_has_gone_is_shown_so_and_pings_say_so_at_once() {
     .unwrap();
 
     lab.players[1].stop_daemon().unwrap();
-    eventually("the member to be off line", Duration::from_secs(5), || {
+    eventually("the member to be off line", PATIENCE, || {
         let status = lab.players[0].status()?;
         Ok((status["members"][1]["online"] == false).then_some(()))
     })

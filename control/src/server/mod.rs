@@ -144,6 +144,7 @@ impl Server {
             let _ended = (&mut self.jobs).await;
         };
         if timeout(STOP_TIMEOUT, all_ended).await.is_err() {
+            self.jobs.abort();
             self.tasks.shutdown().await;
         }
         // Bounded too: a request that is still running holds a database connection.

@@ -101,6 +101,8 @@ async fn regression_an_outage_is_nobodys_absence() {
     let (_owner, guest, session) = party_of_two(&service).await;
     service.server.run_jobs().await.unwrap();
     let service = service.restart_after(|_, clock| clock.advance(31 * DAY)).await;
+    // The absence ends here, and not with the two hours that follow.
+    service.server.run_jobs().await.unwrap();
     let guest = Device::register_key(&service, guest.key.clone()).await;
     let mut stream = Stream::open(&guest, None).await;
     stream.snapshot().await;

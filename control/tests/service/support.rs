@@ -29,7 +29,7 @@ use serde_json::json;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 /// What every test's party has as its first secret.
 pub(crate) const SECRET: PartySecret = PartySecret([1; 32]);

@@ -350,6 +350,10 @@ fn regression_frames_between_relays_survive_an_upgrade() {
     let (mut a, mut b) = (Client::new(relay.udp, 1), Client::new(other.ipv4(), 2));
     let (at_one, at_other) = (a.bind(), b.bind());
     assert!(a.probe(&at_one) && b.probe(&at_other));
+    eventually("both leases", || {
+        let is_active = |page: BTreeMap<_, _>| page["lanrage_relay_leases{state=\"active\"}"] == 1.0;
+        is_active(relay.scrape().unwrap()) && is_active(other.page())
+    });
     let flows = [
         Flow::start_by(OTHER, &a, &at_one, one(2), &[&b]),
         Flow::start_by(RELAY, &b, &at_other, one(1), &[&a]),
