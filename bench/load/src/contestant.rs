@@ -15,7 +15,7 @@ use crate::topology::Topology;
 use crate::workload::Workload;
 
 mod kernel;
-mod relay;
+pub(crate) mod relay;
 
 /// What forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct Running {
     /// Without one the kernel forwards.
     process: Option<Process>,
     /// What must be undone or kept until the end.
-    _kept: Option<Kept>,
+    kept: Option<Kept>,
     /// By flow of the workload: what goes before the payload.
     pub prefixes: Vec<Vec<u8>>,
     /// Bytes before the payload of what the contestant sends.
@@ -44,6 +44,7 @@ pub struct Running {
 #[derive(Debug)]
 enum Kept {
     Directory(#[expect(dead_code, reason = "held for its drop")] tempfile::TempDir),
+    Relay(Box<relay::Relay>),
     Rules(#[expect(dead_code, reason = "held for its drop")] kernel::Rules),
 }
 
@@ -81,13 +82,21 @@ impl Running {
     #[must_use]
     pub fn nobody(workload: &Workload) -> Self {
         let prefixes = workload.flows().map(|flow| reflector_prefix(flow.target)).collect();
-        Self { process: None, _kept: None, prefixes, answer_prefix_len: 16 }
+        Self { process: None, kept: None, prefixes, answer_prefix_len: 16 }
     }
 
     /// The process whose time counts.
     #[must_use]
     pub fn process(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::id)
+        self.process.as_ref().map(Process::id).or_else(|| self.relay().map(relay::Relay::id))
+    }
+
+    /// If it is the relay.
+    pub(crate) fn relay(&self) -> Option<&relay::Relay> {
+        match &self.kept {
+            Some(Kept::Relay(relay)) => Some(relay),
+            _ => None,
+        }
     }
 }
 
@@ -123,7 +132,7 @@ fn start_reflector(
     process.wait_for_log("ready", START_PATIENCE)?;
     Ok(Running {
         process: Some(process),
-        _kept: Some(Kept::Directory(directory)),
+        kept: Some(Kept::Directory(directory)),
         prefixes: workload.flows().map(|flow| reflector_prefix(flow.target)).collect(),
         answer_prefix_len: 16,
     })

@@ -4,8 +4,8 @@ use std::net::SocketAddrV4;
 
 /// Ethernet, IPv4 and UDP headers.
 pub const HEADERS_LEN: usize = 14 + 20 + 8;
-/// What a contestant wants before the payload, at most.
-pub const PREFIX_MAX: usize = 22;
+/// What a contestant wants before the payload, at most; a BIND's fields before its Noise message fit.
+pub const PREFIX_MAX: usize = 46;
 /// What the generator writes before each payload.
 pub const HEAD_LEN: usize = HEADERS_LEN + PREFIX_MAX;
 /// At the payload's start: a time stamp (u64, host order, 0 is none), and the receiver's address.

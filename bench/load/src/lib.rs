@@ -26,6 +26,7 @@ pub mod reflector;
 pub mod round;
 
 pub mod results;
+pub mod rows;
 pub mod suite;
 
 pub mod page;

@@ -77,14 +77,15 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let extent = if quick { Extent::QUICK } else { Extent::WHOLE };
             let results = suite::run(extent, only.as_deref(), |line| {
                 // A run goes on when nobody watches it.
-                let _ = say(line);
+                let _ = writeln!(io::stderr(), "{line}");
             })?;
             results.write(&out)?;
             for figure in &results.figures {
-                let bound = figure.bound.map_or(String::new(), |bound| format!(" (≤ {bound:.2})"));
+                let bound = figure.must_be().map_or(String::new(), |bound| format!(" ({bound})"));
                 let [low, high] = figure.spread;
+                let broken = if figure.holds == Some(false) { ": DOES NOT HOLD" } else { "" };
                 say(&format!(
-                    "{}: {:.3}{bound}, {low:.3} to {high:.3}",
+                    "{}: {:.3}{bound}, {low:.3} to {high:.3}{broken}",
                     figure.name, figure.value
                 ))?;
             }

@@ -69,7 +69,7 @@ fn page(results: &Results) -> String {
             figure.value,
             figure.spread[0],
             figure.spread[1],
-            figure.bound.map_or("reported".into(), |bound| format!("≤ {bound:.2}")),
+            figure.must_be().unwrap_or_else(|| "reported".into()),
             figure.holds.map_or("", |holds| if holds { "yes" } else { "**no**" }),
         );
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::round::Outcome;
+use crate::statistics::Summary;
 
 /// The file `bench/results/latest.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,14 +35,56 @@ pub struct Figure {
     pub what: String,
     /// The median of its rounds.
     pub value: f64,
-    /// What it must not exceed. None: reported only.
+    /// What it must be. None: reported only.
     pub bound: Option<f64>,
-    /// Whether it does not.
+    /// Whether the bound is one from below.
+    #[serde(default)]
+    pub at_least: bool,
+    /// Whether it keeps to the bound.
     pub holds: Option<bool>,
     /// Rounds it rests on, the dropped first one not counted.
     pub rounds: usize,
     /// First and third quartile.
     pub spread: [f64; 2],
+}
+
+/// What a figure must be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Bound {
+    /// No more.
+    AtMost(f64),
+    /// No less.
+    AtLeast(f64),
+}
+
+impl Figure {
+    /// The median of its rounds. None without rounds.
+    #[must_use]
+    pub fn of(name: &str, what: &str, rounds: &[f64], bound: Option<Bound>) -> Option<Self> {
+        let Summary { median: value, low, high } = Summary::of(rounds)?;
+        let (number, at_least, holds) = match bound {
+            Some(Bound::AtMost(bound)) => (Some(bound), false, Some(value <= bound)),
+            Some(Bound::AtLeast(bound)) => (Some(bound), true, Some(value >= bound)),
+            None => (None, false, None),
+        };
+        Some(Self {
+            name: name.into(),
+            what: what.into(),
+            value,
+            bound: number,
+            at_least,
+            holds,
+            rounds: rounds.len(),
+            spread: [low, high],
+        })
+    }
+
+    /// The bound in words, as `≤ 1.10`.
+    #[must_use]
+    pub fn must_be(&self) -> Option<String> {
+        let sign = if self.at_least { '≥' } else { '≤' };
+        self.bound.map(|bound| format!("{sign} {bound}"))
+    }
 }
 
 /// A workload at a load, and how each contestant did.

@@ -10,7 +10,7 @@ use lanrage_bench_bpf::Interrupt;
 use serde::{Deserialize, Serialize};
 
 use crate::contestant::{Contestant, Running};
-use crate::generator::Generator;
+use crate::generator::{Generator, Stream};
 use crate::machine::{Used, Watched};
 use crate::sink::{Counted, Sink};
 use crate::topology::Topology;
@@ -33,7 +33,7 @@ pub const LOSS_MIN: f64 = 0.05;
 /// More wastes the contestant's core on what it cannot carry.
 const LOSS_MAX: f64 = 0.12;
 /// Until caches, queues and the contestant's own buffers are as they stay.
-const WARM_UP: Duration = Duration::from_millis(400);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(400);
 const PROBE: Duration = Duration::from_millis(250);
 
 /// What a round showed.
@@ -51,6 +51,9 @@ pub struct Outcome {
     pub used: Used,
     /// Quantiles 0.5, 0.99 and 0.999 of the time from generator to sink, in nanoseconds.
     pub latency_ns: [f64; 3],
+    /// System calls a datagram received, by the relay's own account.
+    #[serde(default)]
+    pub syscalls: Option<f64>,
 }
 
 impl Outcome {
@@ -124,34 +127,44 @@ pub fn baseline(topology: &Topology, length: Duration) -> anyhow::Result<f64> {
 }
 
 /// Generator and sink around a running contestant.
-struct Stage<'a> {
+pub(crate) struct Stage<'a> {
     topology: &'a Topology,
     workload: &'a Workload,
-    generator: Generator,
-    sink: Sink,
-    process: Option<u32>,
+    pub(crate) generator: Generator,
+    pub(crate) sink: Sink,
+    running: &'a Running,
     /// The generator's thread, once it runs.
     thread: OnceLock<Interrupt>,
 }
 
 impl<'a> Stage<'a> {
-    fn set(
+    /// The generator is silent.
+    pub(crate) fn set(
         topology: &'a Topology,
-        running: &Running,
+        running: &'a Running,
         workload: &'a Workload,
     ) -> anyhow::Result<Self> {
         let streams = workload.streams(topology.road(), &running.prefixes);
+        Self::of_streams(topology, running, workload, &streams)
+    }
+
+    /// The same, with streams that are not all a workload's.
+    pub(crate) fn of_streams(
+        topology: &'a Topology,
+        running: &'a Running,
+        workload: &'a Workload,
+        streams: &[Stream],
+    ) -> anyhow::Result<Self> {
         let interface = topology.interface();
         let (generator, sink) = topology.enter(|| {
-            let generator = Generator::new(interface, &streams)?;
+            let generator = Generator::new(interface, streams)?;
             anyhow::Ok((generator, Sink::attach(interface, running.answer_prefix_len)?))
         })??;
-        let process = running.process();
-        Ok(Self { topology, workload, generator, sink, process, thread: OnceLock::new() })
+        Ok(Self { topology, workload, generator, sink, running, thread: OnceLock::new() })
     }
 
     /// Runs `f` while the generator does.
-    fn while_sending<T>(&self, f: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    pub(crate) fn while_sending<T>(&self, f: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         let stop = AtomicBool::new(false);
         self.send_at(0.0)?;
         thread::scope(|scope| {
@@ -179,7 +192,8 @@ impl<'a> Stage<'a> {
         })
     }
 
-    fn send_at(&self, rate: f64) -> anyhow::Result<()> {
+    /// All streams by their shares.
+    pub(crate) fn send_at(&self, rate: f64) -> anyhow::Result<()> {
         Ok(self.generator.set_rate(&self.workload.rates(rate))?)
     }
 
@@ -206,12 +220,13 @@ impl<'a> Stage<'a> {
         bail!("found no rate at which 5 to 12 % is lost: the last was {rate:.0} a second")
     }
 
-    fn measure(&self, length: Duration) -> anyhow::Result<Outcome> {
+    pub(crate) fn measure(&self, length: Duration) -> anyhow::Result<Outcome> {
         let watched = Watched {
-            process: self.process,
+            process: self.running.process(),
             sink: self.topology.sink_napi(),
             generator: self.thread.get().context("the generator has not begun")?.thread(),
         };
+        let calls = self.calls()?;
         let sent = self.sent()?;
         let counted = self.sink.read()?;
         let before = watched.read()?;
@@ -219,6 +234,7 @@ impl<'a> Stage<'a> {
         let used = watched.read()?.since(&before);
         let now = self.sink.read()?;
         let sent = self.sent()? - sent;
+        let calls = calls.zip(self.calls()?).map(|(then, now)| (now[0] - then[0]) / (now[1] - then[1]));
         let counted: Vec<Counted> =
             now.iter().zip(&counted).map(|(now, then)| now.since(then)).collect();
         let mut latency = crate::histogram::Histogram::default();
@@ -230,7 +246,16 @@ impl<'a> Stage<'a> {
             strays: counted.iter().map(|class| class.strays).sum(),
             used,
             latency_ns: [0.5, 0.99, 0.999].map(|q| latency.quantile(q).unwrap_or(0.0)),
+            syscalls: calls.filter(|calls| calls.is_finite()),
         })
+    }
+
+    /// What the relay says of its system calls, and of datagrams received.
+    fn calls(&self) -> anyhow::Result<Option<[f64; 2]>> {
+        let Some(relay) = self.running.relay() else { return Ok(None) };
+        let metrics = relay.scrape()?;
+        let of = |name| metrics.sum(&format!("lanrage_relay_{name}"));
+        Ok(Some([of("syscalls_total")?, of("packets_received_total")?]))
     }
 
     fn sent(&self) -> anyhow::Result<u64> {

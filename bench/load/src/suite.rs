@@ -8,8 +8,9 @@ use lanrage_relay_uring::BackendKind;
 use crate::contestant::Contestant;
 use crate::machine::Machine;
 use crate::reflector::ReflectorKind;
-use crate::results::{Entry, Figure, Results, Trial};
+use crate::results::{Bound, Entry, Figure, Results, Trial};
 use crate::round::{self, Load, Outcome};
+use crate::rows::{ROWS, Row, Setting};
 use crate::statistics::Summary;
 use crate::topology::{Topology, tool};
 use crate::workload::Workload;
@@ -37,7 +38,7 @@ struct Plan {
     load: PlannedLoad,
     /// The reflectors' quantity is the denominator of the trial's figure.
     quantity: Quantity,
-    bound: f64,
+    bound: Option<f64>,
     /// nftables is shown beside.
     shows_kernel: bool,
 }
@@ -79,7 +80,7 @@ fn plans() -> Vec<Plan> {
         workload,
         load,
         quantity: Quantity::Cpu,
-        bound,
+        bound: Some(bound),
         shows_kernel: false,
     };
     vec![
@@ -138,12 +139,23 @@ fn plans() -> Vec<Plan> {
             PlannedLoad::FlatOut,
             1.10,
         ),
+        Plan {
+            bound: None,
+            ..plan(
+                "idle",
+                "100,000 leases that do no more than keep alive, one datagram in 25 s each",
+                Workload::sparse(100_000),
+                PlannedLoad::Paced(4_000.0),
+                0.0,
+            )
+        },
     ]
 }
 
 /// The trials' names and what they are.
 pub fn list() -> impl Iterator<Item = (&'static str, &'static str)> {
-    plans().into_iter().map(|plan| (plan.name, plan.what))
+    let rows = ROWS.iter().map(|row| (row.name, row.what));
+    plans().into_iter().map(|plan| (plan.name, plan.what)).chain(rows)
 }
 
 /// How long it is measured.
@@ -153,13 +165,23 @@ pub struct Extent {
     pub rounds: usize,
     /// Of each contestant in a round.
     pub length: Duration,
+    /// Of each flood.
+    pub flood: Duration,
 }
 
 impl Extent {
     /// What claims rest on.
-    pub const WHOLE: Self = Self { rounds: 9, length: Duration::from_secs(3) };
+    pub const WHOLE: Self = Self {
+        rounds: 9,
+        length: Duration::from_secs(3),
+        flood: Duration::from_secs(300),
+    };
     /// To see where one stands.
-    pub const QUICK: Self = Self { rounds: 3, length: Duration::from_millis(800) };
+    pub const QUICK: Self = Self {
+        rounds: 2,
+        length: Duration::from_millis(500),
+        flood: Duration::from_secs(5),
+    };
 }
 
 /// Runs all trials, or the one named `only`. `tell` is told of each round.
@@ -172,11 +194,11 @@ pub fn run(
     only: Option<&str>,
     mut tell: impl FnMut(&str),
 ) -> anyhow::Result<Results> {
-    let mut plans = plans();
     if let Some(name) = only {
-        plans.retain(|plan| plan.name == name);
-        anyhow::ensure!(!plans.is_empty(), "no trial {name:?}: `lanrage-bench list` shows them");
+        let is_known = list().any(|(known, _)| known == name);
+        anyhow::ensure!(is_known, "no trial {name:?}: `lanrage-bench list` shows them");
     }
+    let is_asked = |name: &str| only.is_none_or(|only| only == name);
     let date = tool(&["date", "-u", "+%Y-%m-%dT%H:%M:%SZ"])?.trim().to_owned();
     let topology = Topology::new()?;
     let baseline = round::baseline(&topology, 2 * extent.length)?;
@@ -194,7 +216,7 @@ pub fn run(
         figures: Vec::new(),
         trials: Vec::new(),
     };
-    for plan in plans {
+    for plan in plans().into_iter().filter(|plan| is_asked(plan.name)) {
         let load = match plan.load {
             PlannedLoad::FlatOut => Load::FlatOut { from: 200_000.0 },
             PlannedLoad::Paced(rate) => Load::Paced(rate),
@@ -203,6 +225,16 @@ pub fn run(
         let trial = plan.run(&topology, load, extent, baseline, &mut tell)?;
         results.figures.extend(plan.figures(&trial));
         results.trials.push(trial);
+    }
+    let rows: Vec<&Row> = ROWS.iter().filter(|row| is_asked(row.name)).collect();
+    if rows.is_empty() {
+        return Ok(results);
+    }
+    let capacity = reference_rate(&topology, &results)?;
+    let setting = Setting { topology: &topology, extent, baseline, capacity };
+    for row in rows {
+        let figures = (row.measure)(&setting, &mut tell).with_context(|| row.name)?;
+        results.figures.extend(figures);
     }
     Ok(results)
 }
@@ -279,14 +311,20 @@ impl Plan {
         let floor = best(trial, quantity).zip(entry(RELAY)).and_then(|(best, relay)| {
             let what = format!("{}, {} / {}", quantity.as_str(), relay.contestant, best.contestant);
             let name = format!("{}/floor", self.name);
-            ratio(name, what, trial.baseline, quantity, [relay, best], Some(self.bound))
+            ratio(name, what, trial.baseline, quantity, [relay, best], self.bound)
         });
         let back_ends = entry(RELAY).zip(entry(RELAY_MMSG)).and_then(|(uring, mmsg)| {
             let what = format!("{}, relay io_uring / relay recvmmsg", quantity.as_str());
             let name = format!("{}/back-ends", self.name);
             ratio(name, what, trial.baseline, quantity, [uring, mmsg], None)
         });
-        floor.into_iter().chain(back_ends).collect()
+        let is_game = self.name == "game";
+        let calls = entry(RELAY).filter(|_| is_game).and_then(|relay| {
+            let calls: Vec<f64> = relay.rounds.iter().filter_map(|round| round.syscalls).collect();
+            let what = "the relay's system calls a datagram received, io_uring";
+            Figure::of("game/syscalls", what, &calls, Some(Bound::AtMost(0.1)))
+        });
+        floor.into_iter().chain(back_ends).chain(calls).collect()
     }
 }
 
@@ -316,16 +354,7 @@ fn ratio(
         .zip(&by.rounds)
         .map(|(round, by)| quantity.of(round, baseline) / quantity.of(by, baseline))
         .collect();
-    let summary = Summary::of(&ratios)?;
-    Some(Figure {
-        name,
-        what,
-        value: summary.median,
-        bound,
-        holds: bound.map(|bound| summary.median <= bound),
-        rounds: ratios.len(),
-        spread: [summary.low, summary.high],
-    })
+    Figure::of(&name, &what, &ratios, bound.map(Bound::AtMost))
 }
 
 fn commit() -> String {
@@ -348,6 +377,7 @@ mod tests {
             strays: 0,
             used,
             latency_ns: [1.0, machine, 3.0],
+            syscalls: None,
         }
     }
 

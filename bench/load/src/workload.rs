@@ -21,6 +21,8 @@ pub struct Group {
     pub stamp_bits: u32,
     /// Its part of the whole rate, in frames.
     pub share: f64,
+    /// To all of their party, in a player's rate class; the others have no limits.
+    pub broadcasts: bool,
 }
 
 /// Groups, their leases numbered one after the other.
@@ -30,36 +32,39 @@ pub struct Workload {
     pub name: &'static str,
     /// At most [`crate::sink::CLASSES`].
     pub groups: Vec<Group>,
+    /// Leases that the relay has room for beside these.
+    pub spare: u32,
 }
 
 const fn group(leases: u32, payload_len: usize, burst: u32, train: u32) -> Group {
     let population = Population { leases, party: 4 };
-    Group { population, payload_len, burst, train, stamp_bits: 4, share: 1.0 }
+    Group { population, payload_len, burst, train, stamp_bits: 4, share: 1.0, broadcasts: false }
 }
 
 impl Workload {
     /// Game traffic: each datagram from another source.
     #[must_use]
     pub fn game(leases: u32) -> Self {
-        Self { name: "game", groups: vec![group(leases, 120, 32, 1)] }
+        Self { name: "game", groups: vec![group(leases, 120, 32, 1)], spare: 0 }
     }
 
     /// Game traffic whose datagrams come one by one.
     #[must_use]
     pub fn sparse(leases: u32) -> Self {
-        Self { name: "sparse", groups: vec![Group { stamp_bits: 0, ..group(leases, 120, 1, 1) }] }
+        let groups = vec![Group { stamp_bits: 0, ..group(leases, 120, 1, 1) }];
+        Self { name: "sparse", groups, spare: 0 }
     }
 
     /// Voice: 200 B, in smaller bunches.
     #[must_use]
     pub fn voice(leases: u32) -> Self {
-        Self { name: "voice", groups: vec![group(leases, 200, 8, 1)] }
+        Self { name: "voice", groups: vec![group(leases, 200, 8, 1)], spare: 0 }
     }
 
     /// Four flows of full datagrams in trains.
     #[must_use]
     pub fn bulk() -> Self {
-        Self { name: "bulk", groups: vec![group(4, 1400, 44, 44)] }
+        Self { name: "bulk", groups: vec![group(4, 1400, 44, 44)], spare: 0 }
     }
 
     /// Game, voice, and one download in ten frames.
@@ -71,7 +76,16 @@ impl Workload {
             with(0.3, group(200, 200, 8, 1)),
             with(0.1, group(4, 1400, 44, 44)),
         ];
-        Self { name: "mixed", groups }
+        Self { name: "mixed", groups, spare: 0 }
+    }
+
+    /// A thousand players' datagrams one by one, and 16 parties of 250 that broadcast.
+    #[must_use]
+    pub fn storm() -> Self {
+        let mut groups = Self::sparse(1000).groups;
+        let population = Population { leases: 16 * 250, party: 250 };
+        groups.push(Group { population, broadcasts: true, ..group(0, 120, 1, 1) });
+        Self { name: "storm", groups, spare: 0 }
     }
 
     /// Leases of all groups.
@@ -97,6 +111,15 @@ impl Workload {
             (0..population.leases)
                 .map(move |lease| (first + population.session(lease), population.member(lease)))
         })
+    }
+
+    /// For each lease whether it broadcasts.
+    pub fn broadcasts(&self) -> impl Iterator<Item = bool> + '_ {
+        let of = |group: &Group| (group.population.leases, group.broadcasts);
+        self.groups
+            .iter()
+            .map(of)
+            .flat_map(|(leases, broadcasts)| (0..leases).map(move |_| broadcasts))
     }
 
     /// All groups' flows, one group after the other.

@@ -54,7 +54,7 @@ pub(super) fn start(topology: &Topology, workload: &Workload) -> anyhow::Result<
     tool(&["ip", "netns", "exec", &namespace, "nft", "-f", &file])?;
     Ok(Running {
         process: None,
-        _kept: Some(Kept::Rules(rules)),
+        kept: Some(Kept::Rules(rules)),
         prefixes: workload.flows().map(|flow| super::reflector_prefix(flow.target)).collect(),
         answer_prefix_len: 16,
     })
