@@ -11,6 +11,7 @@ use crate::topology::Topology;
 use crate::workload::Workload;
 
 mod binds;
+mod flap;
 mod floods;
 mod scale;
 mod storm;
@@ -43,7 +44,7 @@ pub struct Row {
 }
 
 /// In the order in which they are measured.
-pub const ROWS: [Row; 5] = [
+pub const ROWS: [Row; 6] = [
     Row {
         name: "million",
         what: "1,000,000 leases, uniformly random, beside 1,000; flat out",
@@ -58,6 +59,11 @@ pub const ROWS: [Row; 5] = [
         name: "binds",
         what: "HELLO and BIND by as many clients, over sockets",
         measure: binds::measure,
+    },
+    Row {
+        name: "flap",
+        what: "1,000 leases flat out, while a twentieth of as many members move each second",
+        measure: flap::measure,
     },
     Row {
         name: "storm",

@@ -59,7 +59,8 @@ pub struct Sink {
 
 impl Sink {
     /// Attaches the program to an interface of this thread's network namespace. From then on no
-    /// IPv4 packet passes it. `prefix_len` is what the contestant leaves before the payload.
+    /// IPv4 packet passes it but to
+    /// ports of no class, the clients' that talk to the contestant themselves. `prefix_len` is what the contestant leaves before the payload.
     ///
     /// # Errors
     ///
@@ -91,7 +92,7 @@ impl Sink {
         }))
     }
 
-    /// Datagrams to no class: what a contestant answers by itself.
+    /// Datagrams to no class: they pass.
     ///
     /// # Errors
     ///
@@ -117,7 +118,7 @@ fn program(prefix_len: usize, counters: &Map, latencies: &Map) -> Vec<Insn> {
     asm.load(Size::Word, DATA_END, Reg(1), 4);
     asm.load_map_value(COUNTERS, counters, 0);
     find_class(&mut asm, pass);
-    count(&mut asm, drop);
+    count(&mut asm, pass);
     check_payload(&mut asm, HEADERS_LEN + prefix_len, latencies, drop);
     asm.place(drop);
     asm.exit_with(xdp::DROP);
@@ -144,7 +145,7 @@ fn find_class(asm: &mut Assembler, pass: Label) {
 }
 
 /// Counts the datagram; leaves [`COUNTERS`] at its class.
-fn count(asm: &mut Assembler, drop: Label) {
+fn count(asm: &mut Assembler, pass: Label) {
     asm.alu(Alu::Move, Reg(1), CLASS);
     asm.alu_imm(Alu::ShiftLeft, Reg(1), COUNTERS_LEN.ilog2() as i32);
     asm.alu(Alu::Add, COUNTERS, Reg(1));
@@ -153,7 +154,7 @@ fn count(asm: &mut Assembler, drop: Label) {
     asm.load(Size::Half, Reg(1), DATA, 16);
     asm.swap16(Reg(1));
     asm.atomic_add(COUNTERS, counter::BYTES, Reg(1));
-    asm.jump_imm(Cond::Equal, CLASS, CLASSES as i32, drop);
+    asm.jump_imm(Cond::Equal, CLASS, CLASSES as i32, pass);
 }
 
 fn check_payload(asm: &mut Assembler, payload: usize, latencies: &Map, drop: Label) {

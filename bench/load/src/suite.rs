@@ -167,6 +167,8 @@ pub struct Extent {
     pub length: Duration,
     /// Of each flood.
     pub flood: Duration,
+    /// What a million is.
+    pub million: u32,
 }
 
 impl Extent {
@@ -175,12 +177,14 @@ impl Extent {
         rounds: 9,
         length: Duration::from_secs(3),
         flood: Duration::from_secs(300),
+        million: 1_000_000,
     };
     /// To see where one stands.
     pub const QUICK: Self = Self {
         rounds: 2,
         length: Duration::from_millis(500),
         flood: Duration::from_secs(5),
+        million: 1_000_000,
     };
 }
 

@@ -10,7 +10,7 @@ use curve25519_dalek::MontgomeryPoint;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use lanrage_proto::TunnelKey;
 use lanrage_proto::frame::Nonce;
-use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound as BoundFrame};
+use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound as BoundFrame, Lease};
 use lanrage_proto::frame::challenge::Challenge;
 use lanrage_proto::frame::hello::Hello;
 use lanrage_proto::handshake::Initiator;
@@ -49,7 +49,10 @@ pub(super) fn measure(
         })?;
         let topology = setting.topology;
         let spent = topology.enter(|| {
-            let batch = |batch| spend(topology, relay, 4 + batch * CLIENTS);
+            let batch = |batch| {
+                let clients = sockets(topology, 4 + batch * CLIENTS, CLIENTS, 0)?;
+                Ok(bind_all(topology, relay, &clients)?.0)
+            };
             (0..BATCHES).map(batch).sum::<anyhow::Result<f64>>()
         })??;
         let bind = spent / f64::from(CLIENTS * BATCHES);
@@ -72,37 +75,54 @@ pub(super) fn measure(
     Ok(figures.into_iter().flatten().collect())
 }
 
-/// Binds so many clients; gives the seconds that the relay's CPU was not idle.
-fn spend(topology: &Topology, relay: &Relay, first: u32) -> anyhow::Result<f64> {
-    let address = topology.road().relay;
-    let sockets: Vec<UdpSocket> = (first..first + CLIENTS)
+/// Of clients that talk to the relay, at the addresses that leases of these numbers would have.
+pub(super) fn sockets(
+    topology: &Topology,
+    first: u32,
+    count: u32,
+    class: u8,
+) -> anyhow::Result<Vec<UdpSocket>> {
+    (first..first + count)
         .map(|lease| {
-            let socket = UdpSocket::bind(Population::address(lease, 0))?;
-            socket.connect(address)?;
+            let address = Population::address(lease, class);
+            let socket = UdpSocket::bind(address).with_context(|| address.to_string())?;
+            socket.connect(topology.road().relay)?;
             socket.set_read_timeout(Some(PATIENCE))?;
             Ok(socket)
         })
-        .collect::<anyhow::Result<_>>()?;
+        .collect()
+}
+
+/// Binds a client at each socket, members 1 to 4 of a session each. The seconds are those in which
+/// the relay's CPU was not idle.
+pub(super) fn bind_all(
+    topology: &Topology,
+    relay: &Relay,
+    sockets: &[UdpSocket],
+) -> anyhow::Result<(f64, Vec<Lease>)> {
+    let session: [u8; 8] = random()?;
+    let session = u64::from_ne_bytes(session) & !0xffff;
     let hello = Hello { version_min: 1, version_max: 1, nonce: Nonce(random()?) };
     let hellos = vec![hello.encode(); sockets.len()];
-    let (hello_spent, challenges) = exchange(topology, relay, &sockets, &hellos)?;
+    let (hello_spent, challenges) = exchange(topology, relay, sockets, &hellos)?;
     let (binds, initiators): (Vec<_>, Vec<_>) = challenges
         .iter()
         .enumerate()
-        .map(|(at, challenge)| bind(relay, first + at as u32, hello.nonce, challenge))
+        .map(|(at, challenge)| bind(relay, session, at as u32, hello.nonce, challenge))
         .collect::<anyhow::Result<Vec<_>>>()?
         .into_iter()
         .unzip();
-    let (bind_spent, answers) = exchange(topology, relay, &sockets, &binds)?;
+    let (bind_spent, answers) = exchange(topology, relay, sockets, &binds)?;
+    let mut leases = Vec::new();
     for (answer, mut initiator) in answers.iter().zip(initiators) {
         let bound = BoundFrame::decode(answer).context("BOUND")?;
         let payload = initiator.finish(bound.noise).context("BOUND")?;
         match BindResult::decode(&payload).context("BOUND")? {
-            BindResult::Lease(_) => {}
+            BindResult::Lease(lease) => leases.push(*lease),
             BindResult::Refused { reason, .. } => bail!("a bind was refused: {}", reason.as_str()),
         }
     }
-    Ok(hello_spent + bind_spent)
+    Ok((hello_spent + bind_spent, leases))
 }
 
 /// Each socket sends one and gets one. The seconds are the relay's CPU's.
@@ -146,7 +166,8 @@ pub(super) fn challenge(socket: &UdpSocket, nonce: Nonce) -> anyhow::Result<Vec<
 
 fn bind(
     relay: &Relay,
-    lease: u32,
+    session: u64,
+    client: u32,
     nonce: Nonce,
     challenge: &[u8],
 ) -> anyhow::Result<(Vec<u8>, Initiator)> {
@@ -156,8 +177,8 @@ fn bind(
     let ticket = TicketBody {
         key_id: KeyId(1),
         pool: POOL,
-        session: SessionId(1 << 40 | u64::from(lease / 4)),
-        member: member((lease % 4 + 1) as u8)?,
+        session: SessionId(session | u64::from(client / 4)),
+        member: member((client % 4 + 1) as u8)?,
         generation: Generation(1),
         rate_class: UNLIMITED,
         key: TunnelKey(PublicKey::from(&StaticSecret::from(private)).to_bytes()),

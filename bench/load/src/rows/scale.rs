@@ -10,7 +10,6 @@ use crate::results::{Bound, Figure};
 use crate::round::{self, Load, Stage};
 use crate::workload::Workload;
 
-const MANY: u32 = 1_000_000;
 const FEW: u32 = 1_000;
 /// Megabytes, with binder, hand-over and all else that the process has.
 const MEMORY_MAX: f64 = 450.0;
@@ -21,7 +20,7 @@ pub(super) fn cpu(
     setting: &Setting<'_>,
     tell: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Vec<Figure>> {
-    let workloads = [MANY, FEW].map(Workload::game);
+    let workloads = [setting.extent.million, FEW].map(Workload::game);
     let mut loads = [Load::FlatOut { from: setting.capacity }; 2];
     let mut ratios = Vec::new();
     for number in 0..setting.extent.rounds {
@@ -53,17 +52,18 @@ pub(super) fn memory(
     setting: &Setting<'_>,
     tell: &mut dyn FnMut(&str),
 ) -> anyhow::Result<Vec<Figure>> {
-    let workload = Workload::game(MANY);
+    let many = setting.extent.million;
+    let workload = Workload::game(many);
     let running = start(setting, &workload)?;
     let stage = Stage::set(setting.topology, &running, &workload)?;
     stage.while_sending(|| {
         stage.send_at(TOUCH_RATE)?;
-        thread::sleep(Duration::from_secs_f64(1.2 * f64::from(MANY) / TOUCH_RATE));
+        thread::sleep(Duration::from_secs_f64(1.2 * f64::from(many) / TOUCH_RATE));
         Ok(())
     })?;
     let relay = relay(&running)?;
     let leases = relay.scrape()?.sum("lanrage_relay_leases{state=\"active\"}")?;
-    anyhow::ensure!(leases == f64::from(MANY), "the relay has {leases} leases of {MANY}");
+    anyhow::ensure!(leases == f64::from(many), "the relay has {leases} leases of {many}");
     let megabytes = relay.resident()? as f64 / 1e6;
     tell(&format!("memory: {megabytes:.1} MB"));
     let what = "resident memory of the process at 1,000,000 leases in 250,000 parties, MB";
