@@ -89,6 +89,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                     figure.name, figure.value
                 ))?;
             }
+            anyhow::ensure!(
+                results.failures.is_empty(),
+                "not all could be measured:\n{}",
+                results.failures.join("\n")
+            );
             if !results.broken().is_empty() {
                 return Ok(ExitCode::from(3));
             }

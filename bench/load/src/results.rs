@@ -24,6 +24,9 @@ pub struct Results {
     pub figures: Vec<Figure>,
     /// What was measured.
     pub trials: Vec<Trial>,
+    /// What could not be measured, and why: its figures are absent.
+    #[serde(default)]
+    pub failures: Vec<String>,
 }
 
 /// One figure and what it must be.
@@ -135,6 +138,13 @@ impl Results {
         serde_json::to_writer_pretty(&mut file, self).context("writing results")?;
         file.persist(path).with_context(|| path.display().to_string())?;
         Ok(())
+    }
+
+    /// Notes that a trial has no figures.
+    pub(crate) fn fail(&mut self, name: &str, error: &anyhow::Error, tell: &mut impl FnMut(&str)) {
+        let failure = format!("{name} could not be measured: {error:#}");
+        tell(&failure);
+        self.failures.push(failure);
     }
 
     /// Bounded figures that do not hold.

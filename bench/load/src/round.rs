@@ -164,9 +164,11 @@ impl<'a> Stage<'a> {
     }
 
     /// Runs `f` while the generator does.
-    pub(crate) fn while_sending<T>(&self, f: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    pub(crate) fn while_sending<T>(
+        &self,
+        f: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let stop = AtomicBool::new(false);
-        self.send_at(0.0)?;
         thread::scope(|scope| {
             let sending = scope.spawn(|| {
                 self.topology.enter(|| {
@@ -234,7 +236,8 @@ impl<'a> Stage<'a> {
         let used = watched.read()?.since(&before);
         let now = self.sink.read()?;
         let sent = self.sent()? - sent;
-        let calls = calls.zip(self.calls()?).map(|(then, now)| (now[0] - then[0]) / (now[1] - then[1]));
+        let calls =
+            calls.zip(self.calls()?).map(|(then, now)| (now[0] - then[0]) / (now[1] - then[1]));
         let counted: Vec<Counted> =
             now.iter().zip(&counted).map(|(now, then)| now.since(then)).collect();
         let mut latency = crate::histogram::Histogram::default();

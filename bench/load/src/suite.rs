@@ -192,7 +192,8 @@ impl Extent {
 ///
 /// # Errors
 ///
-/// No such trial, or a contestant fails.
+/// No such trial, or a machine that cannot be measured on. A trial that fails is named in the
+/// results, and the others go on.
 pub fn run(
     extent: Extent,
     only: Option<&str>,
@@ -219,6 +220,7 @@ pub fn run(
         quick: extent.rounds < Extent::WHOLE.rounds,
         figures: Vec::new(),
         trials: Vec::new(),
+        failures: Vec::new(),
     };
     for plan in plans().into_iter().filter(|plan| is_asked(plan.name)) {
         let load = match plan.load {
@@ -226,9 +228,13 @@ pub fn run(
             PlannedLoad::Paced(rate) => Load::Paced(rate),
             PlannedLoad::Part(part) => Load::Paced(part * reference_rate(&topology, &results)?),
         };
-        let trial = plan.run(&topology, load, extent, baseline, &mut tell)?;
-        results.figures.extend(plan.figures(&trial));
-        results.trials.push(trial);
+        match plan.run(&topology, load, extent, baseline, &mut tell) {
+            Ok(trial) => {
+                results.figures.extend(plan.figures(&trial));
+                results.trials.push(trial);
+            }
+            Err(error) => results.fail(plan.name, &error, &mut tell),
+        }
     }
     let rows: Vec<&Row> = ROWS.iter().filter(|row| is_asked(row.name)).collect();
     if rows.is_empty() {
@@ -237,8 +243,10 @@ pub fn run(
     let capacity = reference_rate(&topology, &results)?;
     let setting = Setting { topology: &topology, extent, baseline, capacity };
     for row in rows {
-        let figures = (row.measure)(&setting, &mut tell).with_context(|| row.name)?;
-        results.figures.extend(figures);
+        match (row.measure)(&setting, &mut tell) {
+            Ok(figures) => results.figures.extend(figures),
+            Err(error) => results.fail(row.name, &error, &mut tell),
+        }
     }
     Ok(results)
 }

@@ -37,6 +37,9 @@ const RELAY: &str = "relay";
 /// The contestant's port.
 pub const PORT: u16 = 51_820;
 
+/// Held while a run finds out which kernel thread is its own.
+const LOCK: &str = "/run/lanrage-bench.lock";
+
 /// How often the sink looks for datagrams, and how often in vain before it waits to be told.
 const SINK_PERIOD_NS: u64 = 10_000;
 const SINK_DEFERRALS: u64 = 10_000;
@@ -69,9 +72,13 @@ impl Topology {
         run(&gateway, &["ethtool", "-K", RELAY, "gro", "on"])?;
         run(host.netns(), &["ethtool", "-K", "eth0", "gro", "on"])?;
         set_device(host.netns(), "eth0", "queues/rx-0/rps_cpus", 1 << RELAY_CPU)?;
+        // Thread names are the machine's: another run may make one of the same name.
+        let alone = fs::File::create(LOCK).context(LOCK)?;
+        alone.lock().context(LOCK)?;
         let known = napi_threads(RELAY)?;
         set_device(&gateway, RELAY, "threaded", 1)?;
         let sink_napi = new_napi_thread(RELAY, &known)?;
+        drop(alone);
         set_device(&gateway, RELAY, "napi_defer_hard_irqs", SINK_DEFERRALS)?;
         set_device(&gateway, RELAY, "gro_flush_timeout", SINK_PERIOD_NS)?;
         tool(&["taskset", "-pc", &LOAD_CPU.to_string(), &sink_napi.to_string()])?;

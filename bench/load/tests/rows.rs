@@ -1,4 +1,5 @@
 //! Each row is measured, on the real kernel, if not for long. Nothing here asserts how fast.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,11 +13,12 @@ const CAPACITY: f64 = 10_000.0;
 
 fn measure(name: &str) -> BTreeMap<String, f64> {
     let topology = Topology::new().unwrap();
+    let is_whole = std::env::var_os("LANRAGE_SOAK").is_some();
     let extent = Extent {
         rounds: 2,
         length: Duration::from_millis(300),
         flood: Duration::from_millis(500),
-        million: 10_000,
+        million: if is_whole { 1_000_000 } else { 10_000 },
     };
     let setting = Setting { topology: &topology, extent, baseline: 0.0, capacity: CAPACITY };
     let row = ROWS.iter().find(|row| row.name == name).unwrap();
@@ -30,7 +32,7 @@ fn measure(name: &str) -> BTreeMap<String, f64> {
 #[test]
 fn memory_of_many_leases() {
     let figures = measure("memory");
-    assert!(figures["memory"] > 1.0, "{figures:?}");
+    assert!((1.0..450.0).contains(&figures["memory"]), "MB: {figures:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! ticket ask of it.
 
 use std::hint::black_box;
-use std::net::{UdpSocket};
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -42,9 +42,7 @@ pub(super) fn measure(
         let running = start(setting, &workload)?;
         let relay = relay(&running)?;
         let floor = std::thread::scope(|scope| {
-            let floor = scope.spawn(|| {
-                pin(RELAY_CPU).context("pinning").map(|()| floor())
-            });
+            let floor = scope.spawn(|| pin(RELAY_CPU).context("pinning").map(|()| floor()));
             floor.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
         let topology = setting.topology;
