@@ -153,3 +153,23 @@ impl Results {
         self.figures.iter().filter(|figure| figure.holds == Some(false)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_from_above_or_below() {
+        let figure = |bound| Figure::of("name", "what", &[1.0, 3.0, 2.0], bound);
+        let holds = |bound| figure(Some(bound)).and_then(|figure| figure.holds);
+        assert_eq!(holds(Bound::AtMost(2.0)), Some(true));
+        assert_eq!(holds(Bound::AtMost(1.9)), Some(false));
+        assert_eq!(holds(Bound::AtLeast(2.0)), Some(true));
+        assert_eq!(holds(Bound::AtLeast(2.1)), Some(false));
+        let reported = figure(None).unwrap();
+        assert_eq!((reported.value, reported.rounds, reported.holds), (2.0, 3, None));
+        assert_eq!(Figure::of("name", "what", &[], None), None);
+        let at_least = figure(Some(Bound::AtLeast(0.75))).unwrap();
+        assert_eq!(at_least.must_be().as_deref(), Some("≥ 0.75"));
+    }
+}

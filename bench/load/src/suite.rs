@@ -26,6 +26,7 @@ const RELAY_MMSG: Contestant = Contestant::Relay(BackendKind::Mmsg);
 
 /// What an idle machine may use, in CPU seconds a second: beyond it figures would be of its other work.
 const BASELINE_MAX: f64 = 0.05;
+const BASELINE_TRIES: usize = 5;
 /// Of a paced rate, what the generator must reach.
 const PACE_MIN: f64 = 0.98;
 
@@ -206,13 +207,7 @@ pub fn run(
     let is_asked = |name: &str| only.is_none_or(|only| only == name);
     let date = tool(&["date", "-u", "+%Y-%m-%dT%H:%M:%SZ"])?.trim().to_owned();
     let topology = Topology::new()?;
-    let baseline = round::baseline(&topology, 2 * extent.length)?;
-    tell(&format!("idle: {:.2} % of a core", baseline * 100.0));
-    anyhow::ensure!(
-        baseline < BASELINE_MAX,
-        "something else uses this machine, {:.0} % of a core: stop it and run this again",
-        baseline * 100.0
-    );
+    let baseline = quiet(&topology, extent, &mut tell)?;
     let mut results = Results {
         machine: Machine::this(),
         date,
@@ -249,6 +244,22 @@ pub fn run(
         }
     }
     Ok(results)
+}
+
+/// What the idle machine uses. What has just ended may take a moment to go.
+fn quiet(topology: &Topology, extent: Extent, tell: &mut impl FnMut(&str)) -> anyhow::Result<f64> {
+    let mut baseline = 0.0;
+    for _ in 0..BASELINE_TRIES {
+        baseline = round::baseline(topology, 2 * extent.length)?;
+        tell(&format!("idle: {:.2} % of a core", baseline * 100.0));
+        if baseline < BASELINE_MAX {
+            return Ok(baseline);
+        }
+    }
+    anyhow::bail!(
+        "something else uses this machine, {:.0} % of a core: stop it and run this again",
+        baseline * 100.0
+    )
 }
 
 /// What the best reflector carries of game traffic.
