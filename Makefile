@@ -61,17 +61,31 @@ lab-down: ## End the lab that OUT describes
 	$(TARGET)/debug/lanrage-stand down --out $(OUT)
 
 .PHONY: bench
-bench: setup bench-build ## Measure the relay against the kernel's floor, and write the book's page
+bench: setup rivals bench-build ## Measure the relay against the kernel's floor, and write the book's page
 	$(TARGET)/release/lanrage-bench run
 	$(TARGET)/release/lanrage-bench page
 
 .PHONY: bench-quick
-bench-quick: setup bench-build ## The same in five minutes; its figures claim nothing
+bench-quick: setup rivals bench-build ## The same in five minutes; its figures claim nothing
 	$(TARGET)/release/lanrage-bench run --quick --out $(TARGET)/bench-quick.json
 
 .PHONY: bench-build
 bench-build: ## Build what the benchmark runs
 	cargo build --locked --release -p lanrage-bench -p lanrage-relay --bins
+
+# Each with the build settings that serve it best: turn-server without what a UDP relay does not run,
+# quilkin with its own profile for speed and this machine's instructions. One that does not build is
+# absent from the results.
+RIVAL := cargo install --locked --quiet --root bench/.rivals
+
+.PHONY: rivals
+rivals: bench/.rivals/bin/turn-server bench/.rivals/bin/quilkin ## Download and build whom the benchmark compares with
+
+bench/.rivals/bin/turn-server:
+	-CARGO_TARGET_DIR=$(TARGET)/rivals $(RIVAL) turn-server@4.1.5 --no-default-features --features udp
+
+bench/.rivals/bin/quilkin:
+	-RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR=$(TARGET)/rivals-native $(RIVAL) quilkin@0.10.0 --profile lto
 
 .PHONY: docs
 docs: ## Build the book into docs/book

@@ -1,6 +1,5 @@
-//! Who is measured: reflectors, the kernel, the relay. A rival is one more variant of
-//! [`Contestant`], with its prefix, its start, and a set-up that may talk to it from any client's
-//! address.
+//! Who is measured: reflectors, the kernel, the relay, its [rivals](Rival). A set-up may talk to a
+//! contestant from any client's address.
 
 use std::io::Write as _;
 use std::net::SocketAddrV4;
@@ -15,7 +14,13 @@ use crate::topology::Topology;
 use crate::workload::Workload;
 
 mod kernel;
+mod quilkin;
 pub(crate) mod relay;
+mod rival;
+mod turn;
+mod turn_client;
+
+pub use rival::Rival;
 
 /// What forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +31,8 @@ pub enum Contestant {
     Relay(BackendKind),
     /// nftables DNAT: the kernel forwards by itself, and no socket is in the way.
     Nftables,
+    /// Another project's relay or proxy.
+    Rival(Rival),
 }
 
 /// A contestant that is up and forwards.
@@ -59,6 +66,19 @@ impl Contestant {
             Self::Relay(BackendKind::Mmsg) => "relay recvmmsg",
             Self::Relay(BackendKind::Uring) => "relay io_uring",
             Self::Nftables => "nftables",
+            Self::Rival(rival) => rival.name(),
+        }
+    }
+
+    /// How it is set, for the results.
+    #[must_use]
+    pub fn settings(self) -> &'static str {
+        match self {
+            Self::Reflector(ReflectorKind::Bare) => "batches of 64",
+            Self::Reflector(_) => "the relay's engine with its default options, one shard",
+            Self::Relay(_) => "one shard, the rate class without limits, metrics off",
+            Self::Nftables => "a map from source address to target, masquerade",
+            Self::Rival(rival) => rival.settings(),
         }
     }
 
@@ -72,6 +92,7 @@ impl Contestant {
             Self::Reflector(kind) => start_reflector(kind, topology, workload),
             Self::Relay(kind) => relay::start(kind, topology, workload),
             Self::Nftables => kernel::start(topology, workload),
+            Self::Rival(rival) => rival.start(topology, workload),
         }
         .with_context(|| format!("starting {}", self.name()))
     }

@@ -118,7 +118,8 @@ impl Snapshot {
             process: seconds(self.process, earlier.process),
             machine: busy + others.max(0.0),
             busy: busy / wall,
-            waits: self.switches - earlier.switches,
+            // A rival's threads may end, and their switches with them.
+            waits: self.switches.saturating_sub(earlier.switches),
         }
     }
 }

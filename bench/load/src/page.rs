@@ -1,5 +1,6 @@
 //! The page of the book that shows a run.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -73,10 +74,25 @@ fn page(results: &Results) -> String {
             figure.holds.map_or("", |holds| if holds { "yes" } else { "**no**" }),
         );
     }
+    if !results.absent.is_empty() {
+        let _ = write!(page, "\nAbsent: {}.\n", results.absent.join("; "));
+    }
     for trial in &results.trials {
         page.push_str(&section(trial));
     }
+    page.push_str(&settings(results));
     page
+}
+
+/// Each contestant's, once.
+fn settings(results: &Results) -> String {
+    let entries = results.trials.iter().flat_map(|trial| &trial.entries);
+    let settings: BTreeMap<&str, &str> =
+        entries.map(|entry| (&*entry.contestant, &*entry.settings)).collect();
+    let rows = settings.iter().map(|(contestant, how)| format!("| {contestant} | {how} |\n"));
+    let head =
+        "\n## Settings\n\nEach contestant has one core.\n\n| contestant | settings |\n|---|---|\n";
+    std::iter::once(head.to_owned()).chain(rows).collect()
 }
 
 fn section(trial: &Trial) -> String {

@@ -20,6 +20,9 @@ pub struct Results {
     pub commit: String,
     /// Fewer and shorter rounds.
     pub quick: bool,
+    /// Contestants that could not take part, each with its remedy.
+    #[serde(default)]
+    pub absent: Vec<String>,
     /// What is claimed.
     pub figures: Vec<Figure>,
     /// What was measured.
@@ -108,6 +111,9 @@ pub struct Trial {
 pub struct Entry {
     /// [`crate::contestant::Contestant::name`].
     pub contestant: String,
+    /// How it was set: [`crate::contestant::Contestant::settings`].
+    #[serde(default)]
+    pub settings: String,
     /// In order; round n of all contestants of a trial ran one after the other.
     pub rounds: Vec<Outcome>,
 }

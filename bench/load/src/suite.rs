@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lanrage_relay_uring::BackendKind;
 
-use crate::contestant::Contestant;
+use crate::contestant::{Contestant, Rival};
 use crate::machine::Machine;
 use crate::reflector::ReflectorKind;
 use crate::results::{Bound, Entry, Figure, Results, Trial};
@@ -40,8 +40,8 @@ struct Plan {
     /// The reflectors' quantity is the denominator of the trial's figure.
     quantity: Quantity,
     bound: Option<f64>,
-    /// nftables is shown beside.
-    shows_kernel: bool,
+    /// nftables is shown beside, and rivals are compared with.
+    has_rivals: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -82,11 +82,11 @@ fn plans() -> Vec<Plan> {
         load,
         quantity: Quantity::Cpu,
         bound: Some(bound),
-        shows_kernel: false,
+        has_rivals: false,
     };
     vec![
         Plan {
-            shows_kernel: true,
+            has_rivals: true,
             ..plan(
                 "game",
                 "1,000 leases, 120 B, each datagram from another source, flat out",
@@ -208,16 +208,20 @@ pub fn run(
     let date = tool(&["date", "-u", "+%Y-%m-%dT%H:%M:%SZ"])?.trim().to_owned();
     let topology = Topology::new()?;
     let baseline = quiet(&topology, extent, &mut tell)?;
+    let asked: Vec<Plan> = plans().into_iter().filter(|plan| is_asked(plan.name)).collect();
+    let absent = absent(&asked);
+    absent.iter().for_each(|who| tell(&format!("absent: {who}")));
     let mut results = Results {
         machine: Machine::this(),
         date,
         commit: commit(),
         quick: extent.rounds < Extent::WHOLE.rounds,
+        absent,
         figures: Vec::new(),
         trials: Vec::new(),
         failures: Vec::new(),
     };
-    for plan in plans().into_iter().filter(|plan| is_asked(plan.name)) {
+    for plan in asked {
         let load = match plan.load {
             PlannedLoad::FlatOut => Load::FlatOut { from: 200_000.0 },
             PlannedLoad::Paced(rate) => Load::Paced(rate),
@@ -277,8 +281,13 @@ fn reference_rate(topology: &Topology, results: &Results) -> anyhow::Result<f64>
 
 impl Plan {
     fn contestants(&self) -> Vec<Contestant> {
-        let kernel = self.shows_kernel.then_some(Contestant::Nftables);
-        REFLECTORS.into_iter().chain([RELAY, RELAY_MMSG]).chain(kernel).collect()
+        let mut contestants = [&REFLECTORS[..], &[RELAY, RELAY_MMSG]].concat();
+        if self.has_rivals {
+            contestants.push(Contestant::Nftables);
+            let here = Rival::ALL.into_iter().filter(|rival| rival.program().is_ok());
+            contestants.extend(here.map(Contestant::Rival));
+        }
+        contestants
     }
 
     fn run(
@@ -293,7 +302,11 @@ impl Plan {
         let mut loads = vec![load; contestants.len()];
         let mut entries: Vec<Entry> = contestants
             .iter()
-            .map(|contestant| Entry { contestant: contestant.name().into(), rounds: Vec::new() })
+            .map(|contestant| Entry {
+                contestant: contestant.name().into(),
+                settings: contestant.settings().into(),
+                rounds: Vec::new(),
+            })
             .collect();
         for number in 0..extent.rounds {
             for (place, contestant) in contestants.iter().enumerate() {
@@ -356,8 +369,31 @@ impl Plan {
             let what = "the relay's system calls a datagram received, io_uring";
             Figure::of("game/syscalls", what, &calls, Some(Bound::AtMost(0.1)))
         });
-        floor.into_iter().chain(back_ends).chain(calls).collect()
+        let rivals = Rival::ALL.into_iter().filter_map(|rival| {
+            let (relay, of) = entry(RELAY).zip(entry(Contestant::Rival(rival)))?;
+            let what = format!("{}, {} / {}", quantity.as_str(), relay.contestant, of.contestant);
+            let name = format!("{}/{}", self.name, rival.name());
+            ratio(name, what, trial.baseline, quantity, [relay, of], Some(rival_bound(rival)))
+        });
+        floor.into_iter().chain(back_ends).chain(calls).chain(rivals).collect()
     }
+}
+
+/// Of a rival's CPU a packet, what the relay may use.
+fn rival_bound(rival: Rival) -> f64 {
+    match rival {
+        Rival::Coturn | Rival::TurnServer => 0.55,
+        Rival::Quilkin => 0.30,
+    }
+}
+
+/// Rivals that plans call for and that are not here.
+fn absent(plans: &[Plan]) -> Vec<String> {
+    if !plans.iter().any(|plan| plan.has_rivals) {
+        return Vec::new();
+    }
+    let why = |rival: Rival| Some(format!("{}: {:#}", rival.name(), rival.program().err()?));
+    Rival::ALL.into_iter().filter_map(why).collect()
 }
 
 /// The reflector with the lowest median.
@@ -415,7 +451,7 @@ mod tests {
 
     fn entry(contestant: Contestant, machine: &[f64]) -> Entry {
         let rounds = machine.iter().copied().map(outcome).collect();
-        Entry { contestant: contestant.name().into(), rounds }
+        Entry { contestant: contestant.name().into(), settings: String::new(), rounds }
     }
 
     #[test]
@@ -431,6 +467,7 @@ mod tests {
                 entry(REFLECTORS[2], &[0.9, 0.9, 0.4]),
                 entry(RELAY, &[0.5, 0.7, 0.6]),
                 entry(RELAY_MMSG, &[0.9, 0.5, 0.5]),
+                entry(Contestant::Rival(Rival::Coturn), &[1.7, 1.7, 1.1]),
             ],
         };
         let figures = plan.figures(&trial);
@@ -439,6 +476,9 @@ mod tests {
         assert!((figures[0].value - 1.2).abs() < 1e-9, "{:?}", figures[0]);
         assert_eq!((figures[0].rounds, figures[0].holds), (3, Some(false)));
         assert_eq!((figures[1].bound, figures[1].holds), (None, None));
+        assert_eq!((&*figures[2].name, figures.len()), ("game/coturn", 3));
+        assert!((figures[2].value - 0.375).abs() < 1e-9, "{:?}", figures[2]);
+        assert_eq!((figures[2].bound, figures[2].holds), (Some(0.55), Some(true)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lanrage_bench::contestant::Contestant;
+use lanrage_bench::contestant::{Contestant, Rival};
 use lanrage_bench::reflector::ReflectorKind;
 use lanrage_bench::round::{self, Load};
 use lanrage_bench::topology::Topology;
@@ -44,4 +44,15 @@ fn every_contestant_forwards_every_class() {
         passes(&topology, Contestant::Relay(kind), &Workload::game(40)).unwrap();
     }
     assert!(round::baseline(&topology, Duration::from_millis(200)).unwrap() >= 0.0);
+}
+
+/// coturn is on each machine after `make setup`; the others only where `make rivals` has run.
+#[test]
+fn rivals_forward_by_their_own_protocols() {
+    let topology = Topology::new().unwrap();
+    let workload = Workload::game(40);
+    assert!(Rival::Coturn.program().is_ok(), "run `make setup`");
+    for rival in Rival::ALL.into_iter().filter(|rival| rival.program().is_ok()) {
+        passes(&topology, Contestant::Rival(rival), &workload).unwrap();
+    }
 }
