@@ -212,6 +212,12 @@ impl LeaseLine<'_> {
         self.0[0].load(Ordering::Relaxed)
     }
 
+    /// The chain of whatever lease the line holds, or of none: to load lines by, no more.
+    #[inline]
+    pub(crate) fn chain_hint(self) -> ChainHead {
+        ChainHead((self.0[7].load(Ordering::Relaxed) >> 32) as u32)
+    }
+
     /// Ends an edit: `fields` with the sequence after `before`'s.
     fn set_head(self, before: u64, fields: u64) {
         let sequence = (before as u32 & !1).wrapping_add(2);

@@ -127,10 +127,11 @@ impl Reader {
         });
     }
 
-    /// Loads the session and first chain lines of a batch, so that their cache misses overlap.
-    pub fn touch_sessions(&self, chains: impl IntoIterator<Item = ChainHead>) {
+    /// Loads the session and first chain lines of a batch of sources whose own lines are loaded.
+    pub fn touch_sessions(&self, handles: impl IntoIterator<Item = Handle>) {
         let slabs = self.slabs;
-        touch(chains, |ChainHead(at)| {
+        touch(handles, |handle| {
+            let ChainHead(at) = slabs.lease(handle.index())?.chain_hint();
             let at = at as usize;
             Some(
                 ChainLine(slabs.chains.get(at)?).touch()
@@ -139,10 +140,11 @@ impl Reader {
         });
     }
 
-    /// Loads the lease lines of a batch of targets, so that their cache misses overlap.
-    pub fn touch_peers(&self, peers: impl IntoIterator<Item = (ChainHead, Member)>) {
+    /// Loads the lease lines of whom a batch of sources send to, once their sessions' lines are loaded.
+    pub fn touch_peers(&self, frames: impl IntoIterator<Item = (Handle, Member)>) {
         let slabs = self.slabs;
-        touch(peers, |(chain, member)| {
+        touch(frames, |(handle, member)| {
+            let chain = slabs.lease(handle.index())?.chain_hint();
             let place = chain::find(slabs.chains, chain, member)?;
             let (_, handle) =
                 ChainLine(slabs.chains.get(place.line as usize)?).entry(place.entry)?;

@@ -534,9 +534,8 @@ fn capacities_outside_the_index_are_refused() {
 fn touching_anything_is_harmless() {
     let (mut writer, reader) = new(Capacity { leases: 2, session_lines: 1 }).unwrap();
     let handle = insert(&mut writer, 1, 1).unwrap();
-    let chain = reader.source(handle).unwrap().lease.chain;
     reader.touch_sources([handle, Handle::from_bits(u32::MAX)]);
-    reader.touch_sessions([chain]);
-    reader.touch_peers([(chain, Member::new(1).unwrap()), (chain, Member::new(2).unwrap())]);
+    reader.touch_sessions([handle, Handle::from_bits(u32::MAX)]);
+    reader.touch_peers([1, 2].map(|member| (handle, Member::new(member).unwrap())));
     assert!(reader.source(handle).is_ok());
 }
