@@ -62,6 +62,8 @@ lab-down: ## End the lab that OUT describes
 
 .PHONY: bench
 bench: setup rivals bench-build ## Measure the relay against the kernel's floor, and write the book's page
+	mkdir -p bench/results
+	$(TARGET)/release/lanrage-bench-table > bench/results/table.json
 	$(TARGET)/release/lanrage-bench run
 	$(TARGET)/release/lanrage-bench page
 
@@ -71,7 +73,7 @@ bench-quick: setup rivals bench-build ## The same in five minutes; its figures c
 
 .PHONY: bench-build
 bench-build: ## Build what the benchmark runs
-	cargo build --locked --release -p lanrage-bench -p lanrage-relay --bins
+	cargo build --locked --release -p lanrage-bench -p lanrage-bench-table -p lanrage-relay --bins
 
 # Each with the build settings that serve it best: turn-server without what a UDP relay does not run,
 # quilkin with its own profile for speed and this machine's instructions. One that does not build is

@@ -202,7 +202,11 @@ mod tests {
             }
         }
         let session = |question: &Question| {
-            population.leases.iter().find(|lease| lease.handle == question.handle).map(|lease| lease.session)
+            population
+                .leases
+                .iter()
+                .find(|lease| lease.handle == question.handle)
+                .map(|lease| lease.session)
         };
         let wanted: Vec<_> = questions
             .iter()
