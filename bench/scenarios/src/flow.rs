@@ -99,8 +99,7 @@ impl Arrivals {
 /// A flow each way between two players, to see what an event in the middle of it costs.
 #[derive(Debug)]
 pub struct BothWays {
-    there: Flow,
-    back: Flow,
+    flows: Vec<Flow>,
 }
 
 impl BothWays {
@@ -109,14 +108,30 @@ impl BothWays {
     /// # Errors
     /// A socket cannot be opened at a player's virtual address.
     pub fn start(one: &Player, other: &Player) -> anyhow::Result<Self> {
-        const INTERVAL: Duration = Duration::from_millis(10);
-        let there = Flow::start(one, other, INTERVAL)?;
-        let back = Flow::start(other, one, INTERVAL)?;
-        thread::sleep(Duration::from_secs(1));
-        Ok(Self { there, back })
+        Self::begin([(one, other), (other, one)])
     }
 
-    /// Goes on for three seconds; then the longest time without an arrival on either way, from
+    /// [`BothWays::start`] between any two of `players`.
+    ///
+    /// # Errors
+    /// A socket cannot be opened at a player's virtual address.
+    pub fn among(players: &[Player]) -> anyhow::Result<Self> {
+        let others = |at| players.iter().enumerate().filter(move |(other, _)| *other != at);
+        let pairs = players.iter().enumerate();
+        Self::begin(pairs.flat_map(|(at, one)| others(at).map(move |(_, other)| (one, other))))
+    }
+
+    fn begin<'a>(
+        pairs: impl IntoIterator<Item = (&'a Player, &'a Player)>,
+    ) -> anyhow::Result<Self> {
+        const INTERVAL: Duration = Duration::from_millis(10);
+        let flows = pairs.into_iter().map(|(from, to)| Flow::start(from, to, INTERVAL));
+        let flows = flows.collect::<anyhow::Result<_>>()?;
+        thread::sleep(Duration::from_secs(1));
+        Ok(Self { flows })
+    }
+
+    /// Goes on for three seconds; then the longest time without an arrival on any way, from
     /// `event` on.
     ///
     /// # Errors
@@ -126,7 +141,7 @@ impl BothWays {
         thread::sleep(Duration::from_secs(3));
         let observed = Instant::now();
         let mut longest = Duration::ZERO;
-        for flow in [self.there, self.back] {
+        for flow in self.flows {
             let arrivals = flow.finish();
             let before = arrivals.longest_gap_between(event - BEFORE, event);
             ensure!(before < BEFORE / 2, "{before:?} without traffic before the event");

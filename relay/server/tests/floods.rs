@@ -28,8 +28,7 @@ const NETWORKS: u8 = 64;
 const BURST: usize = 24;
 /// Of the warm-up: the binder's queues have been used once by then.
 const WARM_SHARE: u32 = 4;
-/// What may be touched for the first time after the warm-up: the binder's queues, 16,896 places of 700 B,
-/// its answers, and the pools of receive buffers of three threads.
+/// See `malformed.rs`.
 const RESIDENT_GROWTH_KIB: u64 = 32 << 10;
 const RESIDENT_GROWTH_SOAK_KIB: u64 = 2 << 10;
 
