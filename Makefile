@@ -74,6 +74,7 @@ bench-quick: setup rivals bench-build ## The same in five minutes; its figures c
 .PHONY: bench-build
 bench-build: ## Build what the benchmark runs
 	cargo build --locked --release -p lanrage-bench -p lanrage-bench-table -p lanrage-relay --bins
+	cargo build --locked --release -p lanrage-relay-uring --example reflector
 
 # Each with the build settings that serve it best: turn-server without what a UDP relay does not run,
 # quilkin with its own profile for speed and this machine's instructions. One that does not build is

@@ -145,7 +145,7 @@ impl Program {
     /// Runs the program on `count` frames made like `frame`, `batch` (at most 256) at a time, on
     /// this CPU and in this thread's network namespace. What the program redirects is sent. A frame
     /// that comes back from its use keeps what was written into it: the program must write all that
-    /// differs. A signal ends it early; see [`Interrupt`](crate::Interrupt).
+    /// differs. A signal that this thread handles ends it early.
     ///
     /// The kernel patches its code at the beginning and end of a run and waits for all CPUs each time
     /// (`bpf_prog_change_xdp`), some 10 ms: make runs long.

@@ -2,14 +2,12 @@
 //! contestant from any client's address.
 
 use std::io::Write as _;
-use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use lanrage_lab::Process;
 use lanrage_relay_uring::BackendKind;
 
-use crate::reflector::ReflectorKind;
 use crate::topology::Topology;
 use crate::workload::Workload;
 
@@ -22,10 +20,31 @@ mod turn_client;
 
 pub use rival::Rival;
 
+/// How a reflector, `relay/uring/examples/reflector`, talks to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReflectorKind {
+    /// recvmmsg with GRO and sendmmsg, in a bare loop.
+    Bare,
+    /// The relay's recvmmsg back end.
+    Recvmmsg,
+    /// The relay's io_uring back end.
+    IoUring,
+}
+
+impl ReflectorKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Recvmmsg => "recvmmsg",
+            Self::IoUring => "io_uring",
+        }
+    }
+}
+
 /// What forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contestant {
-    /// See [`crate::reflector`].
+    /// It looks nothing up and checks nothing.
     Reflector(ReflectorKind),
     /// The relay on one of its back ends.
     Relay(BackendKind),
@@ -145,10 +164,9 @@ fn start_reflector(
     }
     file.into_inner().context("writing the targets")?;
     let this = std::env::current_exe().context("finding this program")?;
-    let this = crate::binaries::beside(&this, "lanrage-bench")?;
-    let mut command = topology.command(&this.display().to_string());
-    let kind = clap::ValueEnum::to_possible_value(&kind).context("a kind has a name")?;
-    command.args(["reflect", kind.get_name(), &topology.road().relay.to_string()]).arg(&targets);
+    let program = crate::binaries::beside(&this, "examples/reflector")?;
+    let mut command = topology.command(&program.display().to_string());
+    command.args([kind.as_str(), &topology.road().relay.to_string()]).arg(&targets);
     let mut process = topology.host().spawn("reflector", command)?;
     process.wait_for_log("ready", START_PATIENCE)?;
     Ok(Running {
@@ -157,14 +175,4 @@ fn start_reflector(
         prefixes: workload.flows().map(|flow| reflector_prefix(flow.target)).collect(),
         answer_prefix_len: 16,
     })
-}
-
-/// The addresses in a reflector's file, one a line.
-///
-/// # Errors
-///
-/// It cannot be read, or a line is no address.
-pub fn read_targets(path: &std::path::Path) -> anyhow::Result<Vec<SocketAddrV4>> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    text.lines().map(|line| line.parse().with_context(|| format!("{line:?}"))).collect()
 }

@@ -137,8 +137,8 @@ impl Generator {
             .collect())
     }
 
-    /// Sends what falls due, on this CPU, until a signal comes ([`lanrage_bench_bpf::Interrupt`]). To
-    /// be called in a loop, on a thread in the network namespace of the interface.
+    /// Sends what falls due, on this CPU, until a signal comes ([`crate::interrupt`]). To be
+    /// called in a loop, on a thread in the network namespace of the interface.
     ///
     /// # Errors
     ///

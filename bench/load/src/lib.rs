@@ -14,6 +14,7 @@ pub mod population;
 pub mod workload;
 
 pub mod generator;
+mod interrupt;
 pub mod sink;
 
 pub mod machine;
@@ -21,7 +22,6 @@ pub mod topology;
 
 pub mod binaries;
 pub mod contestant;
-pub mod reflector;
 
 pub mod round;
 

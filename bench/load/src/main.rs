@@ -2,16 +2,14 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write as _};
-use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use lanrage_bench::reflector::{ReflectorKind, reflect};
+use lanrage_bench::page;
 use lanrage_bench::results::Results;
 use lanrage_bench::suite::{self, Extent};
-use lanrage_bench::{contestant, page};
 
 /// Measures the relay against the kernel's floor and against rivals. Needs root, two CPUs, and a
 /// machine that does nothing else.
@@ -50,9 +48,6 @@ enum Command {
         #[arg(default_value = "docs/src")]
         book: PathBuf,
     },
-    /// Be a reflector: `run` starts it
-    #[command(hide = true)]
-    Reflect { kind: ReflectorKind, listen: SocketAddrV4, targets: PathBuf },
 }
 
 fn main() -> ExitCode {
@@ -99,9 +94,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Page { results, book } => page::write(&Results::read(&results)?, &book)?,
-        Command::Reflect { kind, listen, targets } => {
-            reflect(kind, listen, &contestant::read_targets(&targets)?)?;
-        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,11 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use lanrage_bench_bpf::Interrupt;
 use serde::{Deserialize, Serialize};
 
 use crate::contestant::{Contestant, Running};
 use crate::generator::{Generator, Stream};
+use crate::interrupt::Interrupt;
 use crate::machine::{Used, Watched};
 use crate::sink::{Counted, Sink};
 use crate::topology::Topology;
@@ -202,7 +202,7 @@ impl<'a> Stage<'a> {
             let result = f();
             stop.store(true, Ordering::Relaxed);
             while !sending.is_finished() {
-                self.thread.get().inspect(|thread| thread.send());
+                self.thread.get().map_or(Ok(()), |thread| thread.send())?;
                 thread::sleep(Duration::from_millis(1));
             }
             let sent = sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -5,9 +5,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lanrage_relay_uring::BackendKind;
 
-use crate::contestant::{Contestant, Rival};
+use crate::contestant::{Contestant, ReflectorKind, Rival};
 use crate::machine::Machine;
-use crate::reflector::ReflectorKind;
 use crate::results::{Bound, Entry, Figure, Results, Trial};
 use crate::round::{self, Load, Outcome};
 use crate::rows::{ROWS, Row, Setting};

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use lanrage_bench::contestant::{Contestant, Rival};
-use lanrage_bench::reflector::ReflectorKind;
+use lanrage_bench::contestant::{Contestant, ReflectorKind, Rival};
 use lanrage_bench::round::{self, Load};
 use lanrage_bench::topology::Topology;
 use lanrage_bench::workload::Workload;

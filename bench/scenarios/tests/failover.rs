@@ -1,4 +1,5 @@
 //! Play goes on when the relay in use dies, in whatever way, and it serves again when it is back.
+#![expect(clippy::print_stdout, reason = "how long each round took is worth seeing")]
 #![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 use std::time::{Duration, Instant};

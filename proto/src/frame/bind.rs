@@ -98,6 +98,8 @@ impl BindRequest {
     }
 }
 
+const _: () = assert!(Bound::LEN_MAX <= Bind::LEN, "no answer is longer than its question");
+
 /// The relay's answer to BIND (§4.5).
 ///
 /// ```text
@@ -112,6 +114,9 @@ pub struct Bound<'a> {
 }
 
 impl<'a> Bound<'a> {
+    /// Bytes of the longest frame.
+    pub const LEN_MAX: usize = 4 + 16 + handshake::OVERHEAD + BindResult::LEN_MAX;
+
     /// The frame's bytes.
     pub fn encode(&self) -> Vec<u8> {
         Writer::with_capacity(20 + self.noise.len())

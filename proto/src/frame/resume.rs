@@ -9,8 +9,8 @@ use crate::ids::RelayId;
 use crate::mac::{mac16, mac32};
 use crate::wire::{Malformed, Reader, Writer};
 
-/// The longest resumption ticket a relay may give out.
-pub const TICKET_LEN_MAX: usize = 192;
+/// The longest resumption ticket a relay may give out: BOUND with it is not longer than BIND.
+pub const TICKET_LEN_MAX: usize = 104;
 const HEADER_LEN: usize = 4 + 16;
 const PROOF_LEN: usize = 16;
 const IV_LEN: usize = 12;
@@ -19,8 +19,10 @@ const SEAL_LEN: usize = IV_LEN + 16;
 /// Asks a restarted relay for the lease it had given (§5.4): no public-key work for either side.
 ///
 /// ```text
-/// | 0xF8 | version u8 | 0 u16 | nonce 16 B | cookie 20 B | proof 16 B | resumption ticket ≤ 192 B |
+/// | 0xF8 | version u8 | ticket length u16 | nonce 16 B | cookie 20 B | proof 16 B | resumption ticket | zeros |
 /// ```
+///
+/// As long as the longest answer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resume<'a> {
     /// The HELLO's.
@@ -32,14 +34,14 @@ pub struct Resume<'a> {
     proof: [u8; PROOF_LEN],
 }
 
-impl<'a> Resume<'a> {
-    const FIXED_LEN: usize = HEADER_LEN + Cookie::LEN + PROOF_LEN;
-    /// Bytes of the shortest frame: a ticket of one byte.
-    pub const LEN_MIN: usize = Self::FIXED_LEN + 1;
-    /// Bytes of the longest frame.
-    pub const LEN_MAX: usize = Self::FIXED_LEN + TICKET_LEN_MAX;
+const _: () = assert!(HEADER_LEN + Cookie::LEN + PROOF_LEN + TICKET_LEN_MAX <= Resume::LEN);
 
-    /// Proves possession of the resumption key to `relay`.
+impl<'a> Resume<'a> {
+    /// Bytes of the frame.
+    pub const LEN: usize = Resumed::LEN_MAX;
+
+    /// Proves possession of the resumption key to `relay`. The ticket has 1 to [`TICKET_LEN_MAX`]
+    /// bytes.
     pub fn new(
         nonce: Nonce,
         cookie: Cookie,
@@ -58,27 +60,33 @@ impl<'a> Resume<'a> {
 
     /// The frame's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        Writer::with_capacity(Self::FIXED_LEN + self.ticket.len())
-            .bytes(&[first_byte::RESUME, VERSION, 0, 0])
+        debug_assert!((1..=TICKET_LEN_MAX).contains(&self.ticket.len()));
+        let mut frame = Writer::with_capacity(Self::LEN)
+            .bytes(&[first_byte::RESUME, VERSION])
+            .u16(self.ticket.len() as u16)
             .bytes(&self.nonce.0)
             .bytes(&self.cookie.0)
             .bytes(&self.proof)
             .bytes(self.ticket)
-            .finish()
+            .finish();
+        frame.resize(Self::LEN, 0);
+        frame
     }
 
     /// # Errors
-    /// Another version, no ticket or one that is too long.
+    /// Another version or length, no ticket or one that is too long, other padding than zeros.
     pub fn decode(datagram: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(datagram, "resume");
-        if reader.array()? != [first_byte::RESUME, VERSION, 0, 0] {
+        if reader.array()? != [first_byte::RESUME, VERSION] {
             return Err(Malformed("resume version"));
         }
+        let ticket_len = usize::from(reader.u16()?);
         let nonce = Nonce(reader.array()?);
         let cookie = Cookie(reader.array()?);
         let proof = reader.array()?;
-        let ticket = reader.rest();
-        if !(1..=TICKET_LEN_MAX).contains(&ticket.len()) {
+        let has_length = datagram.len() == Self::LEN && (1..=TICKET_LEN_MAX).contains(&ticket_len);
+        let ticket = reader.take(ticket_len)?;
+        if !has_length || reader.rest().iter().any(|byte| *byte != 0) {
             return Err(Malformed("resume length"));
         }
         Ok(Self { nonce, cookie, ticket, proof })
@@ -106,6 +114,9 @@ pub struct Resumed<'a> {
 }
 
 impl<'a> Resumed<'a> {
+    /// Bytes of the longest frame.
+    pub const LEN_MAX: usize = HEADER_LEN + SEAL_LEN + BindResult::LEN_MAX;
+
     /// Seals the answer to `resume` under the resumption key.
     pub fn seal(resume: &Resume<'_>, key: &[u8; 32], result: &BindResult) -> Vec<u8> {
         let result = result.encode();

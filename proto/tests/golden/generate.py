@@ -295,8 +295,9 @@ for name, kind, key, counter, body in (
           (u32(HANDLE), "handle"), (u64(counter), "counter"), (sealed[:-16], "body, sealed"), (sealed[-16:], "AEAD tag"))
 
 proof = mac(RESUMPTION, 16, b"lanrage resume", NONCE, COOKIE, u16(RELAY))
-write("resume", "RESUME (§5.4)", (b"\xf8", "type"), (u8(1), "version"), (u16(0), "zero"), (NONCE, "nonce"),
-      (COOKIE, "cookie"), (proof, "proof"), (RESUMPTION_TICKET, "resumption ticket"))
+write("resume", "RESUME (§5.4)", (b"\xf8", "type"), (u8(1), "version"),
+      (u16(len(RESUMPTION_TICKET)), "ticket length"), (NONCE, "nonce"), (COOKIE, "cookie"), (proof, "proof"),
+      (RESUMPTION_TICKET, "resumption ticket"), (b"\0" * (223 - len(RESUMPTION_TICKET)), "zeros"))
 answer_key = mac(RESUMPTION, 32, b"lanrage resumed", NONCE, COOKIE)
 iv = mac(RESUMPTION, 16, b"lanrage resumed iv", NONCE, COOKIE, LEASE)[:12]
 write("resumed", "RESUMED (§5.4)", (b"\xf9", "type"), (u8(1), "version"), (u16(0), "zero"), (NONCE, "nonce"),

@@ -92,12 +92,26 @@ fn resume() {
 }
 
 #[test]
-fn a_resumption_ticket_has_1_to_192_bytes() {
-    let header = &golden::bytes("resume")[..56];
-    for (length, accepted) in [(0, false), (1, true), (TICKET_LEN_MAX, true), (193, false)] {
-        let frame = [header, &vec![0; length]].concat();
+fn a_resumption_ticket_has_1_to_104_bytes() {
+    let mut frame = golden::bytes("resume");
+    frame[56..].fill(0);
+    for (length, accepted) in
+        [(0, false), (1, true), (TICKET_LEN_MAX, true), (TICKET_LEN_MAX + 1, false)]
+    {
+        frame[2..4].copy_from_slice(&(length as u16).to_be_bytes());
         assert_eq!(Resume::decode(&frame).is_ok(), accepted, "{length}");
     }
+}
+
+/// An answer was longer than its question.
+#[test]
+fn regression_resume_is_as_long_as_its_longest_answer() {
+    let mut frame = golden::bytes("resume");
+    assert_eq!((frame.len(), Resumed::LEN_MAX), (279, 279));
+    assert!(Resume::decode(&frame[..278]).is_err(), "too short");
+    assert!(Resume::decode(&[&frame[..], &[0]].concat()).is_err(), "too long");
+    *frame.last_mut().unwrap() = 1;
+    assert!(Resume::decode(&frame).is_err(), "something in the padding");
 }
 
 #[test]

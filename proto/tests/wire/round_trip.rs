@@ -9,7 +9,7 @@ use lanrage_proto::frame::control::Sealed;
 use lanrage_proto::frame::data::{Delivered, SelfProbe, Sent, overwrite_for_delivery};
 use lanrage_proto::frame::hello::Hello;
 use lanrage_proto::frame::hint::Hint;
-use lanrage_proto::frame::resume::{Resume, Resumed};
+use lanrage_proto::frame::resume::{Resume, Resumed, TICKET_LEN_MAX};
 use lanrage_proto::handshake::{Initiator, Responder};
 use lanrage_proto::ids::{Epoch, Generation, Handle, SessionId, Tag};
 use lanrage_proto::inner::Message;
@@ -113,7 +113,7 @@ proptest! {
 
     #[test]
     fn resume(nonce in arb::nonce(), cookie in arb::cookie(), relay in arb::relay(),
-              ticket in vec(any::<u8>(), 1..=192), key in any::<[u8; 32]>(), result in arb::bind_result()) {
+              ticket in vec(any::<u8>(), 1..=TICKET_LEN_MAX), key in any::<[u8; 32]>(), result in arb::bind_result()) {
         let question = Resume::new(nonce, cookie, &ticket, &key, relay);
         let frame = question.encode();
         let decoded = Resume::decode(&frame).unwrap();

@@ -513,7 +513,7 @@ fn frames_with_bad_cookies_reach_no_public_key_work() {
     assert!(world.send(p.address, &frame).is_empty());
     assert_eq!(world.outcome, Some(Outcome::BadCookie));
     let resume =
-        Resume::new(Nonce([0; 16]), Cookie([9; Cookie::LEN]), &[0; 120], &[0; 32], RELAY).encode();
+        Resume::new(Nonce([0; 16]), Cookie([9; Cookie::LEN]), &[0; 100], &[0; 32], RELAY).encode();
     assert!(world.send(p.address, &resume).is_empty());
     assert_eq!(world.outcome, Some(Outcome::BadCookie));
     assert_eq!(world.binder.stored().answers, 0);
@@ -557,7 +557,7 @@ fn a_flood_of_forged_resumes_stops_at_its_prefix() {
     for _ in 0..1_000 {
         let challenge = world.challenge(neighbour);
         let (nonce, cookie) = (challenge.nonce, challenge.cookie);
-        let forged = Resume::new(nonce, cookie, &[7; 120], &[7; 32], RELAY).encode();
+        let forged = Resume::new(nonce, cookie, &[7; 100], &[7; 32], RELAY).encode();
         assert!(world.send(neighbour, &forged).is_empty());
         *outcomes.entry(format!("{:?}", world.outcome)).or_insert(0) += 1;
     }

@@ -108,6 +108,15 @@ fn flood(relay: SocketAddr, flood: Flood, stop: &AtomicBool, sent: &AtomicU64) {
     }
 }
 
+/// Ends the flood, also where an assertion fails: its scope waits for it.
+struct EndsFlood<'a>(&'a AtomicBool);
+
+impl Drop for EndsFlood<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Who only receives says now and then that it is there, or its lease ends; who does neither asks
 /// whether it still has one.
 fn tend(clients: &[Client], leases: &[Lease], until: Instant) {
@@ -143,6 +152,7 @@ fn withstands(kind: Flood) {
         };
         let before = outcomes("challenged");
         thread::scope(|scope| {
+            let _ends = EndsFlood(&stop);
             scope.spawn(|| flood(relay.ipv4(), kind, &stop, &sent));
             let flows = [
                 Flow::start(&clients[0], &leases[0], one(2), &[&clients[1]]),
@@ -155,7 +165,6 @@ fn withstands(kind: Flood) {
             tend(&clients, &leases, warm_at + lasts - lasts / WARM_SHARE);
             let end = relay.vitals();
             let flown: u64 = flows.into_iter().map(Flow::finish).sum();
-            stop.store(true, Ordering::Relaxed);
             let sent = sent.load(Ordering::Relaxed);
             println!("{kind:?}: {sent} beside {flown} without a loss; {warm:?}, then {end:?}");
             let growth = end.resident_kib.saturating_sub(warm.resident_kib);

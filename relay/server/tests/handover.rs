@@ -351,7 +351,8 @@ fn regression_frames_between_relays_survive_an_upgrade() {
     let (at_one, at_other) = (a.bind(), b.bind());
     assert!(a.probe(&at_one) && b.probe(&at_other));
     eventually("both leases", || {
-        let is_active = |page: BTreeMap<_, _>| page["lanrage_relay_leases{state=\"active\"}"] == 1.0;
+        let is_active =
+            |page: BTreeMap<_, _>| page["lanrage_relay_leases{state=\"active\"}"] == 1.0;
         is_active(relay.scrape().unwrap()) && is_active(other.page())
     });
     let flows = [

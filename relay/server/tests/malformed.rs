@@ -20,7 +20,6 @@ use lanrage_proto::frame::Nonce;
 use lanrage_proto::frame::bind::Lease;
 use lanrage_proto::frame::control::Message;
 use lanrage_proto::frame::hello::Hello;
-use lanrage_proto::frame::resume::Resume;
 use lanrage_proto::ids::{Destination, RelayId, SessionId};
 use lanrage_proto::stun::{TransactionId, encode_request};
 use quinn_udp::{Transmit, UdpSocketState};
@@ -33,9 +32,6 @@ const BURST: usize = 96;
 /// A STUN answer names the asker's address: 20 B of header and at most 24 B of attribute, beside the
 /// software's name.
 const STUN_ANSWER_MAX: usize = 128;
-/// To an address that a cookie has proven, for whoever holds the ticket and its key: keys and the next
-/// ticket are 119 B more than the question's.
-const RESUMED_MAX: usize = Resume::LEN_MAX + 119;
 /// What the process may still touch for the first time after the warm-up: the binder's queues, 16,896
 /// places of 700 B, its answers, and the pools of receive buffers of three threads.
 const RESIDENT_GROWTH_KIB: u64 = 32 << 10;
@@ -127,10 +123,13 @@ impl Attacker {
     }
 
     fn note(&mut self, datagram: &[u8]) {
-        let keys = match kind(datagram) {
-            Kind::Data => [Some(&b"data"[..]), datagram.get(8..16)],
-            Kind::Control => [Some(&b"control"[..]), datagram.get(4..8)],
-            _ => [datagram.get(4..20), None],
+        let kind = kind(datagram);
+        let keys = if kind == Kind::Data {
+            [Some(&b"data"[..]), datagram.get(8..16)]
+        } else if kind == Kind::Control {
+            [Some(&b"control"[..]), datagram.get(4..8)]
+        } else {
+            [datagram.get(4..20), None]
         };
         for key in keys.into_iter().flatten() {
             let len = self.asked.entry(key.to_vec()).or_default();
@@ -149,14 +148,18 @@ impl Attacker {
                     assert!(len <= STUN_ANSWER_MAX, "{len}");
                     continue;
                 }
-                Kind::Resumed => {
-                    assert!(len <= RESUMED_MAX, "{len}");
-                    continue;
-                }
                 Kind::Data => b"data",
                 Kind::Control => &b"control"[..],
                 Kind::Hint => &answer[4..12],
-                _ => &answer[4..20],
+                Kind::Challenge
+                | Kind::Bound
+                | Kind::Resumed
+                | Kind::Unsupported
+                | Kind::MeshAbsent => &answer[4..20],
+                unasked
+                @ (Kind::Hello | Kind::Bind | Kind::Resume | Kind::Mesh | Kind::Unknown) => {
+                    panic!("an answer of kind {unasked:?}")
+                }
             };
             let asked = self.asked.get(key).max(self.former.get(key)).copied();
             let asked = asked.unwrap_or_else(|| panic!("{answer:02x?} to nothing"));

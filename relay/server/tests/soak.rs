@@ -1,6 +1,5 @@
 //! Half an hour at half load: memory, descriptors, threads and accounts stay flat.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::print_stdout, reason = "what it took is worth seeing")]
 
 mod common;
 mod tls;

@@ -3,6 +3,7 @@ use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305};
 use lanrage_proto::datagram::Kind;
 use lanrage_proto::frame::bind::BindResult;
 use lanrage_proto::frame::resume::{Resume, Resumed, TICKET_LEN_MAX};
+use lanrage_proto::mac::mac32;
 use lanrage_proto::wire::{Malformed, Reader, Writer};
 use lanrage_proto::{Generation, Member, RateClass, RelayId, SessionId};
 use rand_core::RngCore as _;
@@ -15,9 +16,9 @@ use super::leases::Claim;
 use super::ranks::Rank;
 use super::{Binder, Now, Outcome};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const NONCE_LEN: usize = 24;
-const BODY_LEN: usize = 1 + 1 + 2 + 1 + 4 + 8 + 8 + 8 + 16 + 8 + 4 + 32;
+const BODY_LEN: usize = 1 + 1 + 2 + 1 + 4 + 8 + 8 + 8 + 16 + 8 + 4;
 const _: () = assert!(NONCE_LEN + BODY_LEN + 16 <= TICKET_LEN_MAX);
 
 impl Binder {
@@ -53,37 +54,38 @@ impl Binder {
         outcome
     }
 
-    /// A fresh key, and the ticket by which the relay will know it after a crash.
+    /// A fresh key, and the ticket by which the relay will know it after a crash. The key is a MAC of
+    /// the ticket, whose nonce is random: not stored in it, it leaves BOUND shorter than BIND.
     ///
     /// ```text
     /// nonce 24 B | XChaCha20-Poly1305(version u8 | member u8 | rate class u8 | next u16 |
     ///              generation u32 | member's key, 8 B of it | session u64 | expires u64 |
-    ///              instance 16 B | stamp u64 | resumed u32 | key 32 B)
+    ///              instance 16 B | stamp u64 | resumed u32)
     /// ```
     pub(super) fn resumption(&mut self, claim: &Claim) -> (Zeroizing<[u8; 32]>, Vec<u8>) {
-        let mut key = Zeroizing::new([0; 32]);
-        self.rng.fill_bytes(&mut *key);
         let mut nonce = [0; NONCE_LEN];
         self.rng.fill_bytes(&mut nonce);
-        let body = Zeroizing::new(
-            Writer::with_capacity(BODY_LEN)
-                .bytes(&[VERSION, claim.member.number(), claim.rate_class.0])
-                .u16(claim.next.0)
-                .u32(claim.generation.0)
-                .bytes(&claim.key.0)
-                .u64(claim.session.0)
-                .u64(claim.expires)
-                .bytes(&claim.instance)
-                .u64(claim.rank.stamp)
-                .u32(claim.rank.resumed)
-                .bytes(&*key)
-                .finish(),
-        );
+        let body = Writer::with_capacity(BODY_LEN)
+            .bytes(&[VERSION, claim.member.number(), claim.rate_class.0])
+            .u16(claim.next.0)
+            .u32(claim.generation.0)
+            .bytes(&claim.key.0)
+            .u64(claim.session.0)
+            .u64(claim.expires)
+            .bytes(&claim.instance)
+            .u64(claim.rank.stamp)
+            .u32(claim.rank.resumed)
+            .finish();
         let sealed = self
             .resumption_cipher()
             .encrypt(&nonce.into(), Payload { msg: &body, aad: &self.resumption_scope() })
             .expect("the ticket is far below the cipher's limit");
-        (key, [nonce.as_slice(), &sealed].concat())
+        let ticket = [nonce.as_slice(), &sealed].concat();
+        (self.resumption_key(&ticket), ticket)
+    }
+
+    fn resumption_key(&self, ticket: &[u8]) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(mac32(&self.identity.resumption, &[b"lanrage resumption key", ticket]))
     }
 
     fn open_ticket(&self, ticket: &[u8]) -> Option<(Zeroizing<[u8; 32]>, Claim)> {
@@ -92,7 +94,7 @@ impl Binder {
             .resumption_cipher()
             .decrypt(&(*nonce).into(), Payload { msg: sealed, aad: &self.resumption_scope() })
             .ok()?;
-        read_body(&Zeroizing::new(body)).ok()
+        Some((self.resumption_key(ticket), read_body(&body).ok()?))
     }
 
     fn resumption_cipher(&self) -> XChaCha20Poly1305 {
@@ -106,8 +108,8 @@ impl Binder {
     }
 }
 
-/// The key, and the claim of who resumes by it.
-fn read_body(body: &[u8]) -> Result<(Zeroizing<[u8; 32]>, Claim), Malformed> {
+/// The claim of who resumes by a ticket.
+fn read_body(body: &[u8]) -> Result<Claim, Malformed> {
     let mut reader = Reader::new(body, "resumption ticket");
     let [version, member, rate_class] = reader.array()?;
     if version != VERSION {
@@ -124,7 +126,6 @@ fn read_body(body: &[u8]) -> Result<(Zeroizing<[u8; 32]>, Claim), Malformed> {
         instance: reader.array()?,
         rank: Rank { stamp: reader.u64()?, resumed: reader.u32()? }.resumed(),
     };
-    let key = Zeroizing::new(reader.array()?);
     reader.finish()?;
-    Ok((key, claim))
+    Ok(claim)
 }

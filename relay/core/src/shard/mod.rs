@@ -106,7 +106,7 @@ pub const BINDER_DATAGRAM_LEN_MAX: usize = Bind::LEN;
 
 const _: () = assert!(Hello::LEN <= BINDER_DATAGRAM_LEN_MAX);
 const _: () = assert!(Sealed::LEN_MAX <= BINDER_DATAGRAM_LEN_MAX);
-const _: () = assert!(Resume::LEN_MAX <= BINDER_DATAGRAM_LEN_MAX);
+const _: () = assert!(Resume::LEN <= BINDER_DATAGRAM_LEN_MAX);
 
 /// Whether STUN Binding requests are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,9 +209,7 @@ impl Shard {
             Kind::Control => {
                 self.hand_over(run, Sealed::LEN_MIN, Sealed::LEN_MAX, Class::Established)
             }
-            Kind::Resume => {
-                self.hand_over(run, Resume::LEN_MIN, Resume::LEN_MAX, Class::Established)
-            }
+            Kind::Resume => self.hand_over(run, Resume::LEN, Resume::LEN, Class::Established),
             Kind::Mesh | Kind::MeshAbsent => {
                 self.handle_mesh(run, segment_size.clamp(1, run.len()))
             }

@@ -1,4 +1,8 @@
 //! The bare recvmmsg and sendmmsg loop: the least that forwarding through a socket can cost.
+#![expect(
+    unsafe_code,
+    reason = "recvmmsg(2) and sendmmsg(2) take addresses that the kernel reads and writes"
+)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -12,7 +16,7 @@ const CONTROL_LEN: usize = 24;
 
 /// Where a datagram goes: IPv4 address and port, as the kernel takes them.
 #[derive(Debug, Clone, Copy)]
-pub struct Target(libc::sockaddr_in);
+pub(crate) struct Target(libc::sockaddr_in);
 
 impl From<std::net::SocketAddrV4> for Target {
     fn from(address: std::net::SocketAddrV4) -> Self {
@@ -31,7 +35,7 @@ impl From<std::net::SocketAddrV4> for Target {
 /// # Errors
 ///
 /// What setsockopt says; EPERM without CAP_NET_ADMIN.
-pub fn prepare(socket: &impl AsFd, receive: usize, send: usize) -> io::Result<()> {
+pub(crate) fn prepare(socket: &impl AsFd, receive: usize, send: usize) -> io::Result<()> {
     let options = [
         (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, receive as i32),
         (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, send as i32),
@@ -55,7 +59,7 @@ struct Control([u8; CONTROL_LEN]);
 
 /// Buffers and headers for a batch, allocated once.
 #[derive(Debug)]
-pub struct Batch {
+pub(crate) struct Batch {
     memory: Box<[u8]>,
     controls: Box<[Control]>,
     train_controls: Box<[Control]>,
@@ -64,16 +68,9 @@ pub struct Batch {
     sent: Box<[libc::mmsghdr]>,
 }
 
-impl Default for Batch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Batch {
     /// Empty buffers.
-    #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // SAFETY: all-zero bytes are a valid mmsghdr: null pointers and zero lengths.
         let header: libc::mmsghdr = unsafe { std::mem::zeroed() };
         let vector = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
@@ -93,7 +90,7 @@ impl Batch {
     /// # Errors
     ///
     /// What recvmmsg says.
-    pub fn forward<'a>(
+    pub(crate) fn forward<'a>(
         &mut self,
         socket: &impl AsFd,
         choose: impl Fn(&[u8]) -> Option<&'a Target>,
