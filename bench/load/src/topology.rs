@@ -41,7 +41,7 @@ pub const PORT: u16 = 51_820;
 const LOCK: &str = "/run/lanrage-bench.lock";
 
 /// How often the sink looks for datagrams, and how often in vain before it waits to be told.
-const SINK_PERIOD_NS: u64 = 10_000;
+const SINK_PERIOD_NS: u64 = 50_000;
 const SINK_DEFERRALS: u64 = 10_000;
 
 /// A standing network. Everything in it goes when it is dropped, or its process ends.
