@@ -54,6 +54,16 @@ impl ChainLine<'_> {
         std::array::from_fn(|at| bytes[at])
     }
 
+    /// The member's first entry.
+    #[inline]
+    pub(crate) fn position(self, member: Member) -> Option<usize> {
+        let at = |word: usize, ignored| {
+            byte_position(self.0[word].load(Ordering::Acquire) | ignored, member.number())
+        };
+        // The number of the next line, made what no member has.
+        at(0, 0).or_else(|| at(1, !MEMBERS_HIGH).map(|at| at + 8))
+    }
+
     pub(crate) fn is_empty(self) -> bool {
         self.members() == [0; ENTRIES]
     }
@@ -123,8 +133,37 @@ pub(crate) fn walk(lines: &[Line], head: ChainHead) -> impl Iterator<Item = (u32
 
 #[inline]
 pub(crate) fn find(lines: &[Line], head: ChainHead, member: Member) -> Option<Place> {
-    walk(lines, head).find_map(|(line, at)| {
-        let entry = at.members().iter().position(|number| *number == member.number())?;
-        Some(Place { line, entry })
-    })
+    walk(lines, head).find_map(|(line, at)| Some(Place { line, entry: at.position(member)? }))
+}
+
+/// The lowest byte that is this one.
+#[inline]
+fn byte_position(word: u64, byte: u8) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    // The lowest zero byte is marked, and no byte below it (H. S. Warren, Hacker's Delight, 6-1).
+    let zero = word ^ (ONES * byte as u64);
+    let marks = zero.wrapping_sub(ONES) & !zero & ONES << 7;
+    (marks != 0).then_some(marks.trailing_zeros() as usize / 8)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_found_wherever_it_stands() {
+        for at in 0..ENTRIES {
+            let words = Line::default();
+            let line = ChainLine(&words);
+            line.set_next(u32::from_le_bytes([7; 4]));
+            let number = |entry: usize| Member::new(250 - entry as u8).unwrap();
+            (0..=at).for_each(|entry| line.insert(entry, number(entry), Handle::from_bits(0)));
+            for entry in 0..ENTRIES {
+                assert_eq!(line.position(number(entry)), (entry <= at).then_some(entry));
+            }
+            assert_eq!(line.position(Member::new(7).unwrap()), None, "the next line's number");
+            line.insert(at, Member::new(1).unwrap(), Handle::from_bits(0));
+            assert_eq!(line.position(Member::new(1).unwrap()), Some(at));
+        }
+    }
 }

@@ -7,7 +7,6 @@ use lanrage_proto::RelayId;
 use lanrage_proto::datagram::{Kind, kind};
 use lanrage_proto::frame::bind::Bind;
 use lanrage_proto::frame::control::Sealed;
-use lanrage_proto::frame::data::{HEADER_LEN, Sent};
 use lanrage_proto::frame::hello::Hello;
 pub use lanrage_proto::frame::mesh::DELIVERED;
 use lanrage_proto::frame::mesh::HEADER_LEN as MESH_HEADER_LEN;
@@ -17,12 +16,12 @@ use lanrage_relay_table::{Endpoint, Handle, Reader};
 
 use crate::classes::Classes;
 use crate::drops::DropReason;
-use crate::ids::handle_from_wire;
 use crate::mesh::Peers;
 use crate::rate::{Meter, Rate};
 
 mod train;
 pub use train::{RUN_SEGMENTS_MAX, Runs, runs};
+mod ahead;
 mod answer;
 mod backlog;
 mod broadcast;
@@ -34,6 +33,7 @@ pub use answer::Answer;
 mod counters;
 pub use counters::Counters;
 
+use ahead::Ahead;
 use backlog::Backlog;
 use hints::Hints;
 use mesh::Mesh;
@@ -119,13 +119,15 @@ pub enum Stun {
 
 /// One shard's decisions and counts.
 ///
-/// **For each pass of its loop the shell calls [`Shard::begin_pass`], then for each run of each
+/// **For each pass of its loop the shell calls [`Shard::begin_pass`], may show it all trains of the
+/// pass ([`Shard::prefetch`]), then for each run of each
 /// train ([`runs`]) [`Shard::handle_run`], does what the verdict says and looks at
 /// [`Shard::poll_activation`]; at the end of the pass it sends what [`Shard::poll_copy`] gives.**
 #[derive(Debug)]
 pub struct Shard {
     relay: RelayId,
     table: Reader,
+    ahead: Ahead,
     classes: Classes,
     now_ms: u64,
     stun: Option<Meter>,
@@ -144,6 +146,7 @@ impl Shard {
         Self {
             relay,
             table,
+            ahead: Ahead::new(),
             classes,
             now_ms: 0,
             stun: (stun == Stun::Answer).then(|| Meter::new(STUN_ANSWERS)),
@@ -186,11 +189,10 @@ impl Shard {
         self.copies_left = COPIES_PER_PASS;
     }
 
-    /// Loads the lines of the lease that a later [`Shard::handle_run`] will look at.
-    pub fn prefetch(&self, train: &[u8]) {
-        if let Some(header) = train.first_chunk::<HEADER_LEN>() {
-            self.table.touch_sources([handle_from_wire(Sent::decode(header).handle)]);
-        }
+    /// Notes a train that a later [`Shard::handle_run`] of this pass will be called with: the first
+    /// of those loads the table's lines for all of them.
+    pub fn prefetch(&mut self, train: &[u8]) {
+        self.ahead.push(&self.table, train);
     }
 
     /// Decides what becomes of a run: datagrams of `segment_size` bytes with equal headers, or one
@@ -201,6 +203,9 @@ impl Shard {
         segment_size: usize,
         source: SocketAddr,
     ) -> Verdict {
+        if !self.ahead.is_empty() {
+            self.ahead.load(&self.table);
+        }
         match kind(run) {
             Kind::Data => self.handle_data(run, segment_size.clamp(1, run.len()), source),
             Kind::Stun => self.handle_stun(run, source),

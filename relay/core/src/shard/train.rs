@@ -34,8 +34,12 @@ pub struct Runs<'a> {
 impl<'a> Iterator for Runs<'a> {
     type Item = &'a mut [u8];
 
+    #[inline]
     fn next(&mut self) -> Option<&'a mut [u8]> {
         let rest = self.rest.take()?;
+        if rest.len() <= self.segment_size {
+            return Some(rest);
+        }
         let len = run_len(rest, self.segment_size);
         let (run, rest) = rest.split_at_mut(len);
         self.rest = (!rest.is_empty()).then_some(rest);
