@@ -1,6 +1,7 @@
 //! Who is measured: reflectors, the kernel, the relay, its [rivals](Rival). A set-up may talk to a
 //! contestant from any client's address.
 
+use std::fs;
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -131,6 +132,12 @@ impl Running {
         self.process.as_ref().map(Process::id).or_else(|| self.relay().map(relay::Relay::id))
     }
 
+    /// The last line of its log.
+    pub(crate) fn last_words(&self) -> String {
+        let log = self.process.as_ref().and_then(|process| fs::read_to_string(process.log()).ok());
+        log.and_then(|log| log.lines().last().map(str::to_owned)).unwrap_or_default()
+    }
+
     /// If it is the relay.
     pub(crate) fn relay(&self) -> Option<&relay::Relay> {
         match &self.kept {
@@ -158,7 +165,7 @@ fn start_reflector(
 ) -> anyhow::Result<Running> {
     let directory = topology.directory()?;
     let targets = directory.path().join("targets");
-    let mut file = std::io::BufWriter::new(std::fs::File::create(&targets)?);
+    let mut file = std::io::BufWriter::new(fs::File::create(&targets)?);
     for target in workload.addresses() {
         writeln!(file, "{target}")?;
     }

@@ -124,7 +124,10 @@ pub fn run(
             }
             bail!("no rate of which 5 to 12 % is lost stays one: something else uses this machine")
         })
-        .with_context(|| format!("{} under {}", contestant.name(), workload.name))
+        .with_context(|| {
+            let said = running.last_words();
+            format!("{} under {}, which said last {said:?}", contestant.name(), workload.name)
+        })
 }
 
 /// What the machine uses while it carries nothing, in CPU seconds a second.
