@@ -13,7 +13,7 @@ use lanrage_proto::frame::control::Sealed;
 use lanrage_proto::frame::data::{Delivered, SelfProbe};
 use lanrage_proto::frame::hello::Hello;
 use lanrage_proto::frame::hint::Hint;
-use lanrage_proto::frame::resume::{Resume, Resumed};
+use lanrage_proto::frame::resume::{Resume, Resumed, TICKET_LEN_MAX};
 use lanrage_proto::handshake::Initiator;
 use lanrage_proto::inner::Message;
 use lanrage_proto::party::Invite;
@@ -96,9 +96,9 @@ fn binary_decoders_allocate_no_more_than_they_are_given() {
 /// The counter works: a decoder that copies its ticket is seen.
 #[test]
 fn a_copy_is_counted() {
-    let payload = [&[0_u8; 127][..], &[1; 192]].concat();
+    let payload = [&[0_u8; 127][..], &[1; TICKET_LEN_MAX]].concat();
     let allocated = measure(|| drop(black_box(BindResult::decode(&payload).unwrap())));
-    assert!(allocated.bytes_max >= 192);
+    assert!(allocated.bytes_max >= TICKET_LEN_MAX as u64);
 }
 
 #[test]

@@ -137,7 +137,7 @@ impl Generator {
             .collect())
     }
 
-    /// Sends what falls due, on this CPU, until a signal comes ([`crate::interrupt`]). To be
+    /// Sends what falls due, on this CPU, until a signal comes (`interrupt.rs`). To be
     /// called in a loop, on a thread in the network namespace of the interface.
     ///
     /// # Errors
