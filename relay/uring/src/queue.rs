@@ -249,6 +249,31 @@ mod tests {
         assert_eq!(lens(&queue), [(300, 0)], "no size, no train");
     }
 
+    /// A full queue was flushed between a copy and its message: the next copy went into the same
+    /// place, and its bytes to both receivers.
+    #[test]
+    fn regression_a_flush_frees_no_copy_that_is_about_to_be_queued() {
+        struct Taken;
+        impl Flush for Taken {
+            fn flush(&mut self, queue: &mut SendQueue) {
+                queue.submission();
+                queue.settle();
+            }
+        }
+        let mut queue = queue(64);
+        (0..64).for_each(|_| forward(&mut queue, b"forwarded", None));
+        let mut taken = Taken;
+        let mut tx = Tx::new(&mut queue, &mut taken, 0..0);
+        tx.send(SocketId(0), to(), b"one party's");
+        tx.send(SocketId(0), "192.0.2.2:51820".parse().unwrap(), b"another's");
+        let [one, other] = queue.messages.as_slice() else { panic!("both are queued") };
+        let [one, other] = [one, other].map(|message| {
+            let start = message.bytes.addr();
+            start..start + message.len as usize
+        });
+        assert!(one.end <= other.start || other.end <= one.start, "{one:?} {other:?}");
+    }
+
     #[test]
     fn bytes_from_elsewhere_are_copied() {
         let mut queue = queue(64);

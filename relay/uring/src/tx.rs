@@ -117,7 +117,7 @@ impl<'a> Tx<'a> {
 
     fn copy(&mut self, socket: SocketId, to: SocketAddr, bytes: &[u8], segment_size: Option<u16>) {
         let message = Message::new(socket, to, bytes.as_ptr(), bytes.len(), segment_size);
-        if self.has_room(&message, message.len as usize, 0) {
+        if self.has_room_for_copy(&message) {
             let bytes = self.queue.copies.push(bytes);
             self.enqueue(Message { bytes, ..message });
         }
@@ -125,7 +125,7 @@ impl<'a> Tx<'a> {
 
     /// Copies the pieces of a datagram or train to one place.
     fn copy_pieces<'p>(&mut self, train: Message, pieces: impl Iterator<Item = &'p [u8]>) {
-        if self.has_room(&train, train.len as usize, 0) {
+        if self.has_room_for_copy(&train) {
             let bytes = self.queue.copies.push_all(pieces);
             let segment_size = if train.segments == 1 { 0 } else { train.segment_size };
             self.enqueue(Message { bytes, segment_size, ..train });
@@ -177,6 +177,12 @@ impl<'a> Tx<'a> {
             });
         }
         self.queue.end_chain(first);
+    }
+
+    /// For all parts at once, however it is cut: a flush between copying and the last of them would
+    /// free the copy.
+    fn has_room_for_copy(&mut self, message: &Message) -> bool {
+        self.has_room(message, message.len as usize, message.segments.into())
     }
 
     /// Sees to room for `copied` bytes and `count` messages. `false`: there is none, and `message`
