@@ -407,6 +407,22 @@ fn counters_go_on_over_restarts_maps_and_epochs() {
     assert_eq!(fleet.dropped(1, DropReason::MeshReplayed), 0);
 }
 
+/// A clock that was two hours ahead when the relay started made windows that began there: every
+/// frame of another relay was a replay until the true time had caught up.
+#[test]
+fn regression_a_clock_that_was_ahead_at_the_start_is_forgiven() {
+    let (mut fleet, [(a, lease), _], _) = crossing();
+    let to_b = frame(&a, &lease, one(2), 1, b"x");
+    fleet.rosters[1] = Roster::new(RELAYS[1], POOL, &relay_private(RELAYS[1]).into());
+    fleet.rosters[1].set_others(others());
+    for ahead_s in [7_200, 0] {
+        fleet.ns = START_NS + ahead_s * 1_000_000_000;
+        fleet.follow(1);
+    }
+    assert_eq!(fleet.send(0, a.address, &to_b).len(), 1);
+    assert_eq!(fleet.dropped(1, DropReason::MeshReplayed), 0);
+}
+
 #[test]
 fn a_relay_that_leaves_the_map_is_neither_sent_to_nor_believed() {
     let (mut fleet, [(a, lease), _], crossed) = crossing();

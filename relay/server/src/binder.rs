@@ -113,10 +113,12 @@ impl BinderThread {
     pub(crate) fn run(mut self, stop: &AtomicBool) {
         let queues = Arc::clone(&self.queues);
         self.gate.pass(stop);
+        self.core.recall_activations(self.clock.now());
         while !stop.load(Ordering::Relaxed) {
             if self.gate.is_closed() {
                 self.publish();
                 self.gate.clone().wait(0, self.freeze(), stop);
+                self.core.recall_activations(self.clock.now());
                 continue;
             }
             let now = self.clock.now();

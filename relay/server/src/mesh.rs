@@ -102,7 +102,8 @@ impl Mesh {
         Subscription { mesh: self.clone(), seen: 0 }
     }
 
-    fn publish(&self) {
+    /// Gives the shards what they need now.
+    pub(crate) fn publish(&self) {
         let peers = lock(&self.roster).peers(clock::moment());
         *lock(&self.latest) = Some(Arc::new(peers));
         self.version.fetch_add(1, Ordering::Release);

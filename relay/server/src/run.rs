@@ -117,10 +117,15 @@ async fn serve(
         capacity: config.capacity.leases,
         listen: listening.listen.clone(),
     };
-    let threads = config.shards + usize::from(steered.control.is_some());
+    let receiving = config.shards + usize::from(steered.control.is_some());
     let has_streams = !listeners.is_empty();
-    let health =
-        Arc::new(Health { published: published.clone(), facts, clock, threads, has_streams });
+    let health = Arc::new(Health {
+        published: published.clone(),
+        facts,
+        clock,
+        threads: receiving,
+        has_streams,
+    });
     let admin = Arc::new(Admin::new(health.clone(), options.gso.clone()));
     let notifier = Notifier::from_environment();
     let mut estate = Estate {
@@ -190,7 +195,7 @@ async fn serve(
         let tls = listeners.port().map(|port| TlsAccess { port, key });
         let threads = parts.start(&config, &keys, &enrolment, begin, steered, listeners)?;
         if let Some(taken) = &taken {
-            if !threads.are_open(config.shards) {
+            if !threads.are_open(receiving) {
                 let failure = is_lost.recv().await;
                 return Err(failure.expect("a shard that did not open says why"));
             }
@@ -224,7 +229,8 @@ async fn serve(
             "serving"
         );
         let _notify = AbortOnDrop(tokio::spawn(notifier.clone().follow(health)));
-        let running = threads.running(estate, parts.published.clone(), notifier.clone())?;
+        let running =
+            threads.running(estate, parts.published.clone(), mesh.clone(), notifier.clone())?;
         tokio::select! {
             never = link.follow(&config) => match never {},
             never = mesh.follow_clock() => match never {},

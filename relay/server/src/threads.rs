@@ -334,9 +334,10 @@ impl Threads {
         self.orders.clone()
     }
 
-    /// Whether all shards have opened their back ends; if not, `lost` says why.
-    pub(crate) fn are_open(&self, shards: usize) -> bool {
-        self.wakers.len() >= shards
+    /// Whether so many threads, the one for control frames among them, have opened their back ends;
+    /// if not, `lost` says why.
+    pub(crate) fn are_open(&self, receiving: usize) -> bool {
+        self.wakers.len() >= receiving
     }
 
     /// The relay is this process's: the binder may edit the table.
@@ -349,6 +350,7 @@ impl Threads {
         &self,
         estate: Estate,
         published: Arc<Published>,
+        mesh: Arc<Mesh>,
         notifier: Notifier,
     ) -> anyhow::Result<Running> {
         Ok(Running {
@@ -360,6 +362,7 @@ impl Threads {
             streams: self.streams.clone(),
             queues: self.queues.clone(),
             published,
+            mesh,
             program: program().context("finding this program's file")?,
             arguments: std::env::args_os().skip(1).collect(),
             notifier,

@@ -307,6 +307,19 @@ impl Binder {
         self.activate(now, handle);
     }
 
+    /// Activates what shards have reported to whoever served before: their marks outlive a process,
+    /// its queues do not.
+    pub fn recall_activations(&mut self, now: Now) {
+        let is_reported = |handle: &Handle| {
+            let owner = self.table.owner(*handle);
+            owner.is_some_and(|owner| owner.is_activation_reported(*handle))
+        };
+        let pending = self.timers.pending.iter().map(|(_, handle)| *handle);
+        for handle in pending.filter(is_reported).collect::<Vec<_>>() {
+            self.activate(now, handle);
+        }
+    }
+
     /// Ends leases whose time is over and forgets what is old.
     pub fn handle_timeout(&mut self, now: Now) {
         self.run_timers(now);

@@ -67,14 +67,17 @@ impl Roster {
 
     /// What shards need at this moment; due anew whenever the others or the epoch change.
     pub fn peers(&mut self, moment: Moment) -> Peers {
-        let epochs = [-1, 0, 1].map(|ahead| MeshEpoch(moment.epoch.0.wrapping_add_signed(ahead)));
+        let epochs = [-1, 0, 1].map(|ahead| MeshEpoch(moment.epoch.0.saturating_add_signed(ahead)));
         let us = self.relay;
         let peer = |(relay, known): (&RelayId, &mut Known)| Peer {
             relay: *relay,
             to: known.other.to,
             outbound: known.secret.key(us, *relay, moment.epoch),
             inbound: epochs.map(|epoch| known.secret.key(*relay, us, epoch)),
-            windows: known.windows.get_or_insert_with(|| Arc::new(Windows::new(epochs[0]))).clone(),
+            windows: match &known.windows {
+                Some(windows) if windows.covers(epochs[0]) => windows.clone(),
+                _ => known.windows.insert(Arc::new(Windows::new(epochs[0]))).clone(),
+            },
         };
         Peers::new(moment, self.others.iter_mut().map(peer).collect())
     }

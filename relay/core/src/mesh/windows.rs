@@ -30,6 +30,12 @@ impl Windows {
         Self { first, by_shard: array::from_fn(|_| OnceLock::new()) }
     }
 
+    /// Whether frames of an epoch, and of the one after the next, can be taken: not when a clock was
+    /// set by more than an epoch since.
+    pub(super) fn covers(&self, first: MeshEpoch) -> bool {
+        first.0.checked_sub(self.first.0).is_some_and(|at| at < EPOCHS - 2)
+    }
+
     /// Whether a frame, whose tag was right, is new; from then on it is not.
     pub fn take(&self, shard: u8, epoch: MeshEpoch, counter: u64) -> bool {
         let Some(epoch) = epoch.0.checked_sub(self.first.0).filter(|epoch| *epoch < EPOCHS) else {
@@ -113,6 +119,14 @@ mod tests {
         assert!(!windows.take(0, MeshEpoch(EPOCH.0 - 1), 7));
         assert!(windows.take(0, MeshEpoch(EPOCH.0 + EPOCHS - 1), COUNTER_END - 1));
         assert!(!windows.take(0, MeshEpoch(EPOCH.0 + EPOCHS), 0));
+    }
+
+    #[test]
+    fn windows_cover_the_epochs_from_their_first_on() {
+        let windows = Windows::new(EPOCH);
+        let covers = |at: u32| windows.covers(MeshEpoch(at));
+        assert!(covers(EPOCH.0) && covers(EPOCH.0 + EPOCHS - 3));
+        assert!(!covers(EPOCH.0 - 1) && !covers(EPOCH.0 + EPOCHS - 2) && !covers(0));
     }
 
     #[test]

@@ -47,12 +47,13 @@ impl Mesh {
         }
     }
 
-    /// Counters go on within an epoch, and begin anew with the next.
+    /// Counters go on within an epoch, and begin anew with the next. They never fall behind the time:
+    /// a process that was to take over, and failed, may have sent by it meanwhile.
     pub(super) fn set_peers(&mut self, peers: Arc<Peers>) {
         let first = peers.moment().first_counter;
         let goes_on = peers.moment().epoch == self.peers.moment().epoch;
         let next = |peer: &Peer| match self.peers.find(peer.relay()) {
-            Some(at) if goes_on => self.counters[at],
+            Some(at) if goes_on => self.counters[at].max(first),
             _ => first,
         };
         self.counters = peers.iter().map(next).collect();

@@ -15,6 +15,7 @@ use super::channel::Channel;
 use super::gate::Gate;
 use super::give::{Estate, GiveError, Halt, give};
 use super::take::{STDIN, VARIABLE};
+use crate::mesh::Mesh;
 use crate::published::Published;
 use crate::queues::Queues;
 use crate::streams::Outlet;
@@ -52,6 +53,7 @@ pub(crate) struct Running {
     pub(crate) streams: Option<Outlet>,
     pub(crate) queues: Arc<Queues>,
     pub(crate) published: Arc<Published>,
+    pub(crate) mesh: Arc<Mesh>,
     /// As it was started: the file may be another by now, which is the point.
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
@@ -146,6 +148,8 @@ impl Halt for Threads<'_> {
         if let Some(halted) = halted {
             halted.waiting.put(&self.0.queues);
         }
+        // The new process may have sent to other relays: go on after it.
+        self.0.mesh.publish();
         self.0.shards.reopen();
         self.0.binder.reopen();
     }

@@ -102,6 +102,7 @@ impl StreamsThread {
                 // Nothing else runs on this thread: no stream is read or written meanwhile.
                 let left = shared.exchange.borrow_mut().leave();
                 self.gate.wait(self.number, left, stop);
+                continue;
             }
             tokio::select! {
                 // Keeps what is published fresh.
