@@ -176,7 +176,7 @@ pub struct Lease {
     pub pending_timeout_s: u16,
     /// Proves to the relay, after its restart, that this client held the lease.
     pub resumption_key: Zeroizing<[u8; 32]>,
-    /// Opaque to the client, at most [`super::resume::TICKET_LEN_MAX`] bytes.
+    /// Opaque to the client, 1 to [`super::resume::TICKET_LEN_MAX`] bytes.
     pub resumption_ticket: Vec<u8>,
 }
 
@@ -305,7 +305,7 @@ impl BindResult {
             resumption_key: Zeroizing::new(reader.array()?),
             resumption_ticket: reader.rest().to_vec(),
         };
-        if lease.resumption_ticket.len() > super::resume::TICKET_LEN_MAX {
+        if !(1..=super::resume::TICKET_LEN_MAX).contains(&lease.resumption_ticket.len()) {
             return Err(Malformed("resumption ticket"));
         }
         Ok(Self::Lease(Box::new(lease)))

@@ -131,7 +131,7 @@ pub(crate) fn kick() -> impl Strategy<Value = KickRecord> {
 pub(crate) fn bind_result() -> impl Strategy<Value = BindResult> {
     let keys = any::<[[u8; 32]; 3]>();
     let timeouts = any::<(u16, u16)>();
-    let ticket = vec(any::<u8>(), 0..=TICKET_LEN_MAX);
+    let ticket = vec(any::<u8>(), 1..=TICKET_LEN_MAX);
     let lease = (any::<(u32, u32)>(), keys, address(), timeouts, ticket).prop_map(
         |((handle, tag), keys, reflexive, timeouts, resumption_ticket)| {
             let [to_relay, to_client, resumption] = keys.map(Zeroizing::new);

@@ -61,6 +61,23 @@ fn a_lease_is_capped_and_let_go_without_a_new_ticket() {
     assert!(capped(&world).is_empty());
 }
 
+/// One broadcast under a narrow cap of bytes put its sender minutes into debt, which stayed when the
+/// cap was lifted.
+#[test]
+fn regression_debt_made_under_a_cap_ends_with_it() {
+    let mut world = World::new(16);
+    world.is_checked = false;
+    let one = member(&mut world, 1, 1);
+    let others: Vec<_> = (2..=8).map(|number| member(&mut world, 1, number)).collect();
+    let bytes = Caps { bytes: NonZeroU64::new(100), ..Caps::default() };
+    world.binder.set_lease_cap(one.0.session, one.0.member, Some(bytes)).unwrap();
+    let frame = one.0.frame(&one.1, Destination::Everyone, &[0; 1_400]);
+    assert_eq!(world.send(one.0.address, &frame).len(), others.len());
+    assert_eq!(passes(&mut world, &[&one]), 0, "98 s of debt");
+    world.binder.set_lease_cap(one.0.session, one.0.member, None).unwrap();
+    assert_eq!(passes(&mut world, &[&one]), 1_000);
+}
+
 #[test]
 fn a_session_is_capped_with_all_its_leases() {
     let mut world = World::new(16);

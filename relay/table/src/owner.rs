@@ -61,6 +61,13 @@ impl<'a> OwnerLine<'a> {
         self.word(budget as usize).store(value, Ordering::Relaxed);
     }
 
+    /// Nothing was charged.
+    pub(crate) fn empty_buckets(self) {
+        for budget in [Budget::Packets, Budget::Bytes, Budget::Copies] {
+            self.set_bucket(budget, 0);
+        }
+    }
+
     /// A bucket more, of what is sent for the lease. The word is the caller's.
     #[must_use]
     pub fn egress(&self) -> u64 {

@@ -212,8 +212,13 @@ impl Writer {
     /// # Errors
     /// No such lease.
     pub fn set_rate_class(&mut self, handle: Handle, rate_class: u8) -> Result<(), Stale> {
-        self.lease(handle).ok_or(Stale)?;
-        self.line(handle).set_rate_class(rate_class);
+        let lease = self.lease(handle).ok_or(Stale)?;
+        if lease.rate_class != rate_class {
+            self.line(handle).set_rate_class(rate_class);
+            // What the buckets owe was reckoned by the former class.
+            OwnerLine(&self.slabs.owners[handle.index() as usize]).empty_buckets();
+            SessionLine(&self.slabs.sessions[lease.chain.0 as usize]).reset();
+        }
         Ok(())
     }
 

@@ -11,7 +11,7 @@ impl Shard {
     /// broadcast that finds the backlog full has gone to nobody.
     pub(super) fn broadcast(&mut self, mut broadcast: Broadcast, frame: &[u8]) -> Verdict {
         self.targets.clear();
-        broadcast.has_begun = self.backlog.is_empty();
+        broadcast.has_begun = self.backlog.is_empty() && self.copies_left > 0;
         if !self.backlog.is_empty() && !self.backlog.has_room(broadcast.session) {
             return self.counters.drop(DropReason::BroadcastBacklog, 1);
         }
