@@ -64,8 +64,7 @@ lab-down: ## End the lab that OUT describes
 bench: setup rivals bench-build ## Measure the relay against the kernel's floor, and write the book's page
 	mkdir -p bench/results
 	$(TARGET)/release/lanrage-bench-table > bench/results/table.json
-	$(TARGET)/release/lanrage-bench run
-	$(TARGET)/release/lanrage-bench page
+	$(TARGET)/release/lanrage-bench run || code=$$?; $(TARGET)/release/lanrage-bench page; exit $${code:-0}
 
 .PHONY: bench-quick
 bench-quick: setup rivals bench-build ## The same in five minutes; its figures claim nothing

@@ -164,16 +164,6 @@ impl Link {
         Ok(())
     }
 
-    /// [`Link::set`] for both directions.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Link::set`].
-    pub fn set_both(&self, impairment: Impairment) -> Result<(), Error> {
-        self.set(Direction::Up, impairment)?;
-        self.set(Direction::Down, impairment)
-    }
-
     /// What one direction has counted.
     ///
     /// # Errors

@@ -96,7 +96,9 @@ impl Contestant {
         match self {
             Self::Reflector(ReflectorKind::Bare) => "batches of 64",
             Self::Reflector(_) => "the relay's engine with its default options, one shard",
-            Self::Relay(_) => "one shard, the rate class without limits, metrics off",
+            Self::Relay(_) => {
+                "one shard, the rate class without limits, metrics scraped before and after"
+            }
             Self::Nftables => "a map from source address to target, masquerade",
             Self::Rival(rival) => rival.settings(),
         }

@@ -3,7 +3,7 @@
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement for people")]
 
 use std::hint::black_box;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,7 +61,7 @@ fn main() {
 }
 
 fn pass(shard: &mut Shard, train: &mut [u8], size: usize, from: Endpoint) -> Duration {
-    let from = SocketAddr::new(from.ip.to_canonical(), from.port);
+    let from = from.remote();
     shard.begin_pass(1_000);
     let start = Instant::now();
     for run in runs(train, size) {

@@ -55,7 +55,7 @@ pub enum Failure {
 /// For `--help`.
 pub const EXIT_CODES: &str = "\
 Exit codes:
-  0  stopped by SIGTERM or SIGINT
+  0  stopped by SIGTERM or SIGINT, drained with --exit, or replaced by an upgrade
   1  any other failure
   2  wrong usage or configuration
   3  the state directory is corrupt, newer, locked, or not accessible

@@ -75,7 +75,7 @@ impl Health {
             return Err(format!("control does not take this relay: {why}"));
         }
         if let Some(why) = self.published.unwritten() {
-            return Err(format!("revocations are not kept on disk: {why}"));
+            return Err(format!("what control says is not kept on disk: {why}"));
         }
         if self.published.binder().is_some_and(|binder| binder.draining.is_some()) {
             return Err("draining".to_owned());

@@ -194,6 +194,12 @@ impl Published {
     pub(crate) fn shards(&self) -> Vec<Arc<ShardView>> {
         lock(&self.shards).clone()
     }
+
+    /// With the streams' thread, last, if there is one.
+    pub(crate) fn all_shards(&self) -> Vec<Arc<ShardView>> {
+        let streams = self.streams().map(|view| view.shard.clone());
+        self.shards().into_iter().chain(streams).collect()
+    }
 }
 
 /// Whole values are stored under these locks, so a panic elsewhere leaves nothing half done.

@@ -125,7 +125,7 @@ impl Handler for Relayer {
         self.begin_pass();
         while let Some((to, bytes)) = self.core.poll_copy() {
             match self.sockets.get(usize::from(to.local.0)) {
-                Some(socket) => tx.send(*socket, address(to), bytes),
+                Some(socket) => tx.send(*socket, to.remote(), bytes),
                 None => to_stream(&mut self.outlet, &self.view, to, bytes),
             }
         }
@@ -153,7 +153,7 @@ impl Relayer {
 
     fn forward(&mut self, tx: &mut Tx<'_>, to: Endpoint, run: &[u8], segment_size: Option<u16>) {
         if let Some(socket) = self.sockets.get(usize::from(to.local.0)) {
-            return tx.forward(*socket, address(to), run, segment_size);
+            return tx.forward(*socket, to.remote(), run, segment_size);
         }
         for datagram in run.chunks(segment_size.map_or(run.len(), usize::from).max(1)) {
             to_stream(&mut self.outlet, &self.view, to, datagram);
@@ -172,14 +172,14 @@ impl Relayer {
             (pair[0], pair[1]) = (header, &segment[HEADER_LEN..]);
         }
         let size = (segment_size + GROWTH) as u16;
-        tx.forward_gathered(*socket, address(to), &pieces[..used], size);
+        tx.forward_gathered(*socket, to.remote(), &pieces[..used], size);
     }
 
     fn copy(&mut self, tx: &mut Tx<'_>, frame: &[u8]) {
         let Self { core, outlet, view, sockets, .. } = self;
         for to in core.targets() {
             match sockets.get(usize::from(to.local.0)) {
-                Some(socket) => tx.forward(*socket, address(*to), frame, None),
+                Some(socket) => tx.forward(*socket, to.remote(), frame, None),
                 None => to_stream(outlet, view, *to, frame),
             }
         }
@@ -188,7 +188,7 @@ impl Relayer {
     /// Sends an answer to whom it is for, who need not be whom the question came from.
     fn tell(&mut self, tx: &mut Tx<'_>, to: Endpoint, answer: &[u8]) {
         match self.sockets.get(usize::from(to.local.0)) {
-            Some(socket) => tx.send(*socket, address(to), answer),
+            Some(socket) => tx.send(*socket, to.remote(), answer),
             None => to_stream(&mut self.outlet, &self.view, to, answer),
         }
     }
@@ -235,11 +235,6 @@ fn to_stream(outlet: &mut Outlet, view: &ShardView, to: Endpoint, datagram: &[u8
 /// The shard alone writes its counts.
 fn add(count: &AtomicU64) {
     count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-}
-
-/// Where an endpoint is, in the family of its socket.
-pub(crate) fn address(to: Endpoint) -> SocketAddr {
-    SocketAddr::new(to.ip.to_canonical(), to.port)
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::traffic::{Flow, churn, one, skew};
-use common::{Client, RELAY, Relay, eventually, prepare, prepare_all};
+use common::vitals::is_soak;
+use common::{Client, RELAY, Relay, eventually, free_port, prepare, prepare_all};
 use lanrage_proto::frame::bind::{Lease, Refusal};
 use lanrage_proto::frame::control::Message;
 use lanrage_proto::frame::data::Sent;
@@ -30,10 +31,6 @@ use lanrage_relay_core::{Binder, Classes, GivenLease, KeyPrefix, Now};
 use lanrage_relay_table::{Capacity, LocalId};
 
 const LEASES: u32 = 1024;
-
-fn free_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// The program in a file of its own, so that another can be installed in its place.
 struct Installed {
@@ -235,7 +232,7 @@ fn upgrades_lose_nothing(backends: [&str; 2]) {
     relay.configure(backends[0], LEASES);
     relay.start();
     let mut last = relay.pid();
-    let rounds = if std::env::var_os("LANRAGE_SOAK").is_some() { 100 } else { 3 };
+    let rounds = if is_soak() { 100 } else { 3 };
     under_traffic(&relay, rounds, |round| {
         let backend = backends[(round + 1) % 2];
         relay.configure(backend, LEASES);

@@ -4,10 +4,11 @@
 
 mod common;
 
-use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use common::{Client, POOL, Relay, prepare_all};
+use common::traffic::one;
+use common::{Client, POOL, Relay, free_port, prepare_all};
 use lanrage_proto::frame::bind::Lease;
 use lanrage_proto::frame::data::{Delivered, HEADER_LEN};
 use lanrage_proto::frame::hint::{Hint, HintKind};
@@ -32,7 +33,7 @@ struct Fleet {
 impl Fleet {
     fn start(backend: BackendSetting) -> Self {
         let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
-        let ports = [(); 3].map(|()| free_port());
+        let ports = [(); 3].map(|()| SocketAddrV4::new(Ipv4Addr::LOCALHOST, free_port()));
         let places: Vec<_> = (0..3).map(|at| (IDS[at], dirs[at].path(), ports[at])).collect();
         prepare_all(&places);
         let keys = [&dirs[1], &dirs[2]].map(|dir| {
@@ -113,13 +114,6 @@ fn moment() -> Moment {
     Moment::new(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos())
 }
 
-fn free_port() -> SocketAddrV4 {
-    match UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap() {
-        SocketAddr::V4(at) => at,
-        SocketAddr::V6(_) => panic!("bound to IPv4"),
-    }
-}
-
 fn value(page: &str, series: &str) -> u64 {
     let start = format!("lanrage_relay_{series} ");
     let line = page.lines().find_map(|line| line.strip_prefix(&start));
@@ -128,10 +122,6 @@ fn value(page: &str, series: &str) -> u64 {
 
 fn dropped(reason: &str, fault: &str) -> String {
     format!("packets_dropped_total{{reason=\"{reason}\",fault=\"{fault}\"}}")
-}
-
-fn one(member: u8) -> Destination {
-    Destination::One(Member::new(member).unwrap())
 }
 
 fn reach_one_another(backend: BackendSetting) {

@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use common::namespace::{in_a_namespace, run};
+use common::traffic::one;
 use common::{Client, RELAY, Relay, eventually, prepare, unix_s};
 use lanrage_proto::frame::bind::{BindResult, Lease, Refusal};
 use lanrage_proto::frame::control::Message;
@@ -18,7 +19,7 @@ use lanrage_proto::frame::data::Sent;
 use lanrage_proto::frame::hello::Hello;
 use lanrage_proto::frame::resume::{Resume, Resumed};
 use lanrage_proto::frame::{Cookie, Nonce};
-use lanrage_proto::ids::{Destination, Handle, KeyId, Member, PoolId, RelayId, SessionId, Tag};
+use lanrage_proto::ids::{Destination, Handle, KeyId, PoolId, RelayId, SessionId, Tag};
 use lanrage_proto::signed::TicketBody;
 use lanrage_proto::stun::{TransactionId, encode_request};
 use lanrage_relay::Settings;
@@ -138,10 +139,6 @@ fn burst_until(relay: &Relay, mut burst: impl FnMut(), is_wanted: impl Fn(&Page)
         std::thread::sleep(Duration::from_millis(10));
     }
     panic!("{BURSTS_MAX} bursts were not enough:\n{}", relay.get("/metrics"));
-}
-
-fn one(member: u8) -> Destination {
-    Destination::One(Member::new(member).unwrap())
 }
 
 /// By the program, in a namespace where things go wrong.

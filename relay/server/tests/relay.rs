@@ -5,21 +5,18 @@ mod common;
 
 use std::process::Command;
 
+use common::traffic::one;
 use common::{Client, Relay, prepare};
 use lanrage_proto::frame::control::Message;
 use lanrage_proto::frame::data::Delivered;
 use lanrage_proto::frame::hint::Hint;
-use lanrage_proto::ids::{Destination, Member};
+use lanrage_proto::ids::Destination;
 use lanrage_relay::config::BackendSetting;
 
 fn value(page: &str, series: &str) -> u64 {
     let line = page.lines().find(|line| line.starts_with(&format!("{series} ")));
     let line = line.unwrap_or_else(|| panic!("no series {series}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
-}
-
-fn one(member: u8) -> Destination {
-    Destination::One(Member::new(member).unwrap())
 }
 
 fn life_of_a_lease(backend: BackendSetting) {

@@ -8,12 +8,14 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use common::traffic::one;
+use common::vitals::is_soak;
 use common::{Client, Relay, eventually, prepare};
 use lanrage_proto::datagram::{Kind, kind};
 use lanrage_proto::frame::control::Message;
 use lanrage_proto::frame::data::Delivered;
 use lanrage_proto::frame::hint::Hint;
-use lanrage_proto::ids::{Destination, Member};
+use lanrage_proto::ids::Destination;
 use lanrage_relay::Settings;
 use lanrage_relay::config::BackendSetting;
 use tls::Stream;
@@ -34,10 +36,6 @@ fn start_on(dir: &std::path::Path, backend: BackendSetting) -> Relay {
 
 fn at(relay: &Relay) -> SocketAddr {
     relay.started.streams[0]
-}
-
-fn one(member: u8) -> Destination {
-    Destination::One(Member::new(member).unwrap())
 }
 
 fn value(page: &str, series: &str) -> u64 {
@@ -259,7 +257,7 @@ fn a_slow_loris_is_given_up() {
 /// Who says nothing for a minute, and who reads nothing for 20 s, gives its place back.
 #[test]
 fn silent_and_stalled_streams_are_closed() {
-    if std::env::var_os("LANRAGE_SOAK").is_none() {
+    if !is_soak() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

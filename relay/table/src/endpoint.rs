@@ -23,4 +23,10 @@ impl Endpoint {
         };
         Self { ip, port: remote.port(), local }
     }
+
+    /// The client's address, in the family of its socket.
+    #[must_use]
+    pub fn remote(self) -> SocketAddr {
+        SocketAddr::new(self.ip.to_canonical(), self.port)
+    }
 }

@@ -1,5 +1,3 @@
-use std::net::SocketAddr;
-
 use lanrage_proto::RelayId;
 use lanrage_proto::frame::control::Message;
 use lanrage_proto::wire::{Malformed, Reader, Writer};
@@ -128,9 +126,7 @@ impl Binder {
         for lease in leases {
             let Some(record) = self.record(lease.handle) else { continue };
             let next = drain.next.unwrap_or(record.next);
-            let endpoint = lease.endpoint;
-            let remote = SocketAddr::new(endpoint.ip.to_canonical(), endpoint.port);
-            let place = Place { remote, local: endpoint.local };
+            let place = Place { remote: lease.endpoint.remote(), local: lease.endpoint.local };
             self.tell(&lease, place, &Message::Moving { next, deadline_s });
             drain.told += 1;
             self.counters.moving += 1;

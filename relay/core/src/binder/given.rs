@@ -1,15 +1,12 @@
 use std::net::SocketAddr;
 
 use lanrage_proto::{Generation, Member, RateClass, RelayId, SessionId};
-use lanrage_relay_table::{Endpoint, Full, Handle, LocalId, NewLease, Tag};
-use rand_core::RngCore as _;
+use lanrage_relay_table::{Endpoint, Full, Handle, LocalId, Tag};
 
 use super::bans::KeyPrefix;
 use super::leases::Claim;
 use super::ranks::Rank;
-use super::records::Record;
 use super::{Binder, Now};
-use crate::ids::{member, session};
 
 /// A lease as it will be, without the exchange that makes one.
 #[derive(Clone, Copy, Debug)]
@@ -54,23 +51,9 @@ impl Binder {
             next: lease.next,
             rank: Rank::default(),
         };
-        let tag = Tag(self.rng.next_u32());
-        let new = NewLease {
-            session: session(claim.session),
-            member: member(claim.member),
-            endpoint: Endpoint::new(lease.address, lease.local),
-            tag,
-            rate_class: self.class_of(claim.session, claim.member, claim.rate_class),
-        };
-        let random = self.rng.next_u64();
-        let inserted = self.table.insert_pending(&new, random, now.ms)?;
-        if inserted.displaced.is_some() {
-            self.counters.count_end(super::End::Replaced);
-        }
-        let record = Record::new(&claim, now.ms, self.rng.next_u64());
-        self.memory.set_record(inserted.handle.index(), &record);
-        self.counters.begun += 1;
-        self.activate(now, inserted.handle);
-        Ok((inserted.handle, tag))
+        let endpoint = Endpoint::new(lease.address, lease.local);
+        let (made, _) = self.insert(now, endpoint, &claim, now.ms)?;
+        self.activate(now, made.handle);
+        Ok((made.handle, made.tag))
     }
 }

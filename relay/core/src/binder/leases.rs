@@ -2,7 +2,7 @@ use lanrage_proto::api::Revocation;
 use lanrage_proto::frame::bind::{Lease, Refusal};
 use lanrage_proto::mac::mac32;
 use lanrage_proto::{Generation, Member, RateClass, RelayId, SessionId};
-use lanrage_relay_table::{self as table, Endpoint, Handle, NewLease, State, Tag};
+use lanrage_relay_table::{self as table, Endpoint, Full, Handle, NewLease, State, Tag};
 use rand_core::RngCore as _;
 use zeroize::Zeroizing;
 
@@ -131,6 +131,21 @@ impl Binder {
         {
             return Err(Refusal::Duplicate);
         }
+        let (lease, record) =
+            self.insert(now, endpoint, claim, pending_until_ms).map_err(|_| Refusal::Full)?;
+        let described = self.describe(place, &lease, claim, &record);
+        self.timers.pending(pending_until_ms, lease.handle);
+        Ok((described, Granted::New))
+    }
+
+    /// Makes a pending lease, and its record.
+    pub(super) fn insert(
+        &mut self,
+        now: Now,
+        endpoint: Endpoint,
+        claim: &Claim,
+        pending_until_ms: u64,
+    ) -> Result<(table::Lease, Record), Full> {
         let new = NewLease {
             session: session(claim.session),
             member: member(claim.member),
@@ -139,18 +154,15 @@ impl Binder {
             rate_class: self.class_of(claim.session, claim.member, claim.rate_class),
         };
         let random = self.rng.next_u64();
-        let inserted =
-            self.table.insert_pending(&new, random, now.ms).map_err(|_| Refusal::Full)?;
+        let inserted = self.table.insert_pending(&new, random, now.ms)?;
         if inserted.displaced.is_some() {
             self.counters.count_end(End::Replaced);
         }
         let record = Record::new(claim, pending_until_ms, self.rng.next_u64());
-        let lease = self.table.lease(inserted.handle).expect("the lease was inserted just now");
-        let described = self.describe(place, &lease, claim, &record);
         self.memory.set_record(inserted.handle.index(), &record);
         self.counters.begun += 1;
-        self.timers.pending(pending_until_ms, inserted.handle);
-        Ok((described, Granted::New))
+        let lease = self.table.lease(inserted.handle).expect("the lease was inserted just now");
+        Ok((lease, record))
     }
 
     /// Makes a pending lease its member's own.

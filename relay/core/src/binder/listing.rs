@@ -68,7 +68,7 @@ impl Binder {
             generation: record.generation,
             key: record.key,
             state: lease.state,
-            address: SocketAddr::new(lease.endpoint.ip.to_canonical(), lease.endpoint.port),
+            address: lease.endpoint.remote(),
             local: lease.endpoint.local,
             rate_class: self.standing.ticket_class(lease.rate_class),
             expires: record.expires,

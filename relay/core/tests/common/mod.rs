@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ed25519_dalek::SigningKey;
 use lanrage_proto::datagram::{Kind, kind};
+use lanrage_proto::frame::Nonce;
 use lanrage_proto::frame::bind::{Bind, BindRequest, BindResult, Bound, Lease, Refusal};
 use lanrage_proto::frame::challenge::Challenge;
 use lanrage_proto::frame::control::{Message, Sealed};
 use lanrage_proto::frame::data::{HEADER_LEN, Sent};
 use lanrage_proto::frame::hello::Hello;
 use lanrage_proto::frame::resume::{Resume, Resumed};
-use lanrage_proto::frame::{Cookie, Nonce};
 use lanrage_proto::handshake::Initiator;
 use lanrage_proto::ids::{
     Destination, Generation, KeyId, Member, PoolId, RateClass, RelayId, SessionId,
@@ -286,7 +286,7 @@ impl World {
             let activation = self.shard.poll_activation();
             match verdict {
                 Verdict::Forward { to, len } => {
-                    let to = SocketAddr::new(to.ip.to_canonical(), to.port);
+                    let to = to.remote();
                     out.extend(
                         run[..len]
                             .chunks(segment_size.max(1))
@@ -337,7 +337,7 @@ impl World {
             }
         }
         while let Some((to, bytes)) = self.shard.poll_copy() {
-            let to = SocketAddr::new(to.ip.to_canonical(), to.port);
+            let to = to.remote();
             out.push(Datagram { to, bytes: bytes.to_vec() });
         }
         self.sent += out.len() as u64;
@@ -367,7 +367,7 @@ impl World {
         let mut out = Vec::new();
         self.shard.begin_pass(self.now.ms);
         while let Some((to, bytes)) = self.shard.poll_copy() {
-            let to = SocketAddr::new(to.ip.to_canonical(), to.port);
+            let to = to.remote();
             out.push(Datagram { to, bytes: bytes.to_vec() });
         }
         self.sent += out.len() as u64;
@@ -494,7 +494,7 @@ impl World {
 
 /// Where an endpoint is.
 fn at(endpoint: &Endpoint) -> SocketAddr {
-    SocketAddr::new(endpoint.ip.to_canonical(), endpoint.port)
+    endpoint.remote()
 }
 
 pub fn open_control(datagram: &[u8], lease: &Lease) -> Option<Message> {
@@ -516,8 +516,4 @@ fn lease_of(result: BindResult) -> Result<Lease, Refusal> {
 
 pub fn is_hint(datagram: &Datagram) -> bool {
     kind(&datagram.bytes) == Kind::Hint
-}
-
-pub fn stale_cookie() -> Cookie {
-    Cookie([9; Cookie::LEN])
 }

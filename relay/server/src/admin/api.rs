@@ -191,7 +191,7 @@ pub struct LeaseRow {
     /// Bytes in them.
     pub bytes: u64,
     /// Frames of it that went nowhere: beyond its rate, or for a member without a lease here, or for
-    /// another relay.
+    /// a relay that this one has no way to.
     pub dropped: u64,
     /// By other instances of its device within the last minute, 3 at most.
     pub takeovers: usize,

@@ -10,10 +10,8 @@ use crate::role::Role;
 impl Admin {
     pub(super) fn shards(&self) -> Result<Vec<ShardRow>, Refused> {
         let now_ms = self.health.clock.ms();
-        let published = &self.health.published;
-        let streams = published.streams().map(|view| view.shard.clone());
-        let all = published.shards().into_iter().chain(streams);
-        Ok(all.map(|shard| row(&shard, now_ms)).collect())
+        let all = self.health.published.all_shards();
+        Ok(all.iter().map(|shard| row(shard, now_ms)).collect())
     }
 
     /// What waits for the binder.

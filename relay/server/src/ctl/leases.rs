@@ -1,5 +1,7 @@
 use clap::Args;
 use lanrage_proto::SessionId;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::client::Client;
 use super::failure::Failure;
@@ -17,43 +19,41 @@ pub(super) struct Limit {
 pub(super) async fn show_sessions(
     client: &mut Client,
     output: Output,
-    Limit { limit }: Limit,
+    limit: Limit,
 ) -> Result<(), Failure> {
-    let mut asked: PageOf<SessionId> = PageOf { after: None, limit };
-    let mut left = limit;
-    while left > 0 {
-        asked.limit = left.min(ROWS_MAX);
-        let Page { rows, next } =
-            client.ask::<Page<SessionRow, SessionId>>(path::SESSIONS, &asked).await?;
-        left -= rows.len().min(left);
-        print_sessions(output, &rows)?;
-        asked.after = next;
-        if next.is_none() {
-            break;
-        }
-    }
-    Ok(())
+    let asked = |page: PageOf<SessionId>| page;
+    show(client, path::SESSIONS, limit, asked, |rows| print_sessions(output, rows)).await
 }
 
 pub(super) async fn show_leases(
     client: &mut Client,
     output: Output,
     session: Option<SessionId>,
-    Limit { limit }: Limit,
+    limit: Limit,
 ) -> Result<(), Failure> {
-    let mut asked = Leases { session, page: PageOf { after: None, limit } };
-    let mut left = limit;
+    let asked = |page: PageOf<u32>| Leases { session, page };
+    show(client, path::LEASES, limit, asked, |rows| print_leases(output, rows)).await
+}
+
+/// Page by page.
+async fn show<Asked: Serialize, Row: DeserializeOwned, Key: DeserializeOwned>(
+    client: &mut Client,
+    path: &str,
+    Limit { limit }: Limit,
+    asked: impl Fn(PageOf<Key>) -> Asked,
+    print: impl Fn(&[Row]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let (mut after, mut left) = (None, limit);
     while left > 0 {
-        asked.page.limit = left.min(ROWS_MAX);
-        let Page { mut rows, next } =
-            client.ask::<Page<LeaseRow, u32>>(path::LEASES, &asked).await?;
+        let page = PageOf { after, limit: left.min(ROWS_MAX) };
+        let Page { mut rows, next } = client.ask::<Page<Row, Key>>(path, &asked(page)).await?;
         rows.truncate(left);
         left -= rows.len();
-        print_leases(output, &rows)?;
-        asked.page.after = next;
+        print(&rows)?;
         if next.is_none() {
             break;
         }
+        after = next;
     }
     Ok(())
 }

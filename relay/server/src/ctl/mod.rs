@@ -52,7 +52,8 @@ Hand over to a new process of the installed program, with the same arguments; no
 
 The relay starts the file that it was started from, gives it its sockets and leases, and ends once the
 new process serves. If the new one refuses, ends or hangs, the running one goes on and this says why.
-SIGUSR2 does the same. --listen, --shards, --leases and --state-dir must be as they were.
+SIGUSR2 does the same. --listen, --shards, --leases, --steering and --state-dir must be as
+they were.
 
 A systemd unit: Type=notify, NotifyAccess=all, ExecReload=lanrage-relay ctl upgrade, and WatchdogSec=15
 or more: readiness and watchdog come from the threads that forward and bind.";

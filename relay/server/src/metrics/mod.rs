@@ -68,22 +68,13 @@ impl Snapshot<'_> {
     }
 
     fn histogram(&self, of: fn(&uring::Counters) -> &uring::Histogram) -> Vec<u64> {
-        let mut buckets = vec![0; uring::Histogram::BUCKETS];
-        for shard in &self.shards {
-            let more = of(&shard.kernel).buckets();
-            buckets.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
-        }
-        buckets
+        sum(self.shards.iter().map(|shard| of(&shard.kernel).buckets()))
     }
 
     fn latencies(&self, of: fn(&uring::Counters) -> &uring::Latencies) -> Distribution {
-        let mut buckets = vec![0; uring::Latencies::BUCKETS];
-        let mut sum_us = 0;
-        for shard in &self.shards {
-            let latencies = of(&shard.kernel);
-            buckets.iter_mut().zip(latencies.buckets()).for_each(|(sum, more)| *sum += more);
-            sum_us += latencies.sum_us();
-        }
+        let all = || self.shards.iter().map(|shard| of(&shard.kernel));
+        let sum_us: u64 = all().map(uring::Latencies::sum_us).sum();
+        let buckets = sum(all().map(uring::Latencies::buckets));
         Distribution { buckets, first: 1e-6, sum: sum_us as f64 / 1e6 }
     }
 
@@ -97,6 +88,10 @@ impl Snapshot<'_> {
     }
 }
 
+fn sum<const N: usize>(parts: impl Iterator<Item = [u64; N]>) -> Vec<u64> {
+    parts.fold([0; N], |sum, part| std::array::from_fn(|at| sum[at] + part[at])).to_vec()
+}
+
 fn table() -> impl Iterator<Item = &'static Metric> {
     let rows = shards::METRICS.iter().chain(streams::METRICS);
     rows.chain(binder::METRICS).chain(relay::METRICS)
@@ -104,16 +99,14 @@ fn table() -> impl Iterator<Item = &'static Metric> {
 
 /// The page.
 pub(crate) fn render(published: &Published, facts: &Facts, is_ready: bool) -> String {
-    let streams = published.streams();
-    let of_streams = streams.iter().map(|view| view.shard.clone());
-    let shards: Vec<_> = published.shards().into_iter().chain(of_streams).collect();
+    let shards = published.all_shards();
     let snapshot = Snapshot {
         published,
         facts,
         is_ready,
         cores: shards.iter().map(|shard| shard.counters()).collect(),
         shards,
-        streams: streams.map(|view| view.counts()).unwrap_or_default(),
+        streams: published.streams().map(|view| view.counts()).unwrap_or_default(),
         binder: published.binder(),
         queues: published.queues(),
         unix_s: unix_s(),

@@ -68,7 +68,7 @@ pub(super) const METRICS: &[Metric] = &[
     }),
     counter(
         "broadcasts_cut_total",
-        "Broadcasts that waited and went to nobody, for their sender's copies were used up.",
+        "Broadcasts that waited and went to nobody, for their sender's copies were used up or its lease had ended.",
         |s, out| out.value(s.core(|c| c.broadcasts_cut)),
     ),
     counter(
@@ -76,7 +76,11 @@ pub(super) const METRICS: &[Metric] = &[
         "Copies not made because the member's lease was being changed on every look.",
         |s, out| out.value(s.core(|c| c.copies_torn)),
     ),
-    counter("hints_total", "Hints planned.", |s, out| out.value(s.core(|c| c.hints))),
+    counter(
+        "hints_total",
+        "Hints planned, and answers to other relays that a member has no lease here.",
+        |s, out| out.value(s.core(|c| c.hints)),
+    ),
     counter("packets_sent_total", "Datagrams the kernel took from shards.", |s, out| {
         out.value(s.kernel(|k| &k.tx_datagrams));
     }),

@@ -25,7 +25,6 @@ use crate::clock::Clock;
 use crate::handover::ShardState;
 use crate::mesh::Subscription;
 use crate::queues::{Item, Queues};
-use crate::shard::address;
 
 /// A stream: its tasks and the exchange share it.
 #[derive(Debug)]
@@ -91,7 +90,7 @@ impl Ways {
             }
             None => {
                 let socket = self.sockets[usize::from(to.local.0)];
-                self.batch.tx().send(socket, address(to), datagram);
+                self.batch.tx().send(socket, to.remote(), datagram);
             }
         }
     }

@@ -96,6 +96,11 @@ pub fn prepare_all(relays: &[(RelayId, &Path, SocketAddrV4)]) {
     }
 }
 
+/// That nobody has now.
+pub fn free_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// Asks again and again, for ten seconds.
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..200 {
