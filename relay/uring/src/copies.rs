@@ -41,7 +41,8 @@ impl Copies {
         assert!(self.fits(bytes.len()));
         let at = self.used;
         self.used += bytes.len();
-        self.write(at, bytes)
+        // SAFETY: `bytes` is a borrowed slice.
+        unsafe { self.write(at, bytes.as_ptr(), bytes.len()) }
     }
 
     /// Copies pieces to one place, for which there is room.
@@ -53,12 +54,17 @@ impl Copies {
         start
     }
 
-    /// Copies bytes for what goes again, for which there is room.
-    pub(crate) fn push_again(&mut self, bytes: &[u8]) -> *const u8 {
-        assert!(self.fits_again(bytes.len()));
+    /// Copies `len` bytes for what goes again, for which there is room.
+    ///
+    /// # Safety
+    ///
+    /// They are readable at `from`. Others may hold references to them: none is made here.
+    pub(crate) unsafe fn push_again(&mut self, from: *const u8, len: usize) -> *const u8 {
+        assert!(self.fits_again(len));
         let at = COPIES_LEN + self.again_used;
-        self.again_used += bytes.len();
-        self.write(at, bytes)
+        self.again_used += len;
+        // SAFETY: the caller's promise.
+        unsafe { self.write(at, from, len) }
     }
 
     /// Frees what was copied for what goes again.
@@ -72,12 +78,16 @@ impl Copies {
         self.again_used = 0;
     }
 
-    fn write(&self, at: usize, bytes: &[u8]) -> *const u8 {
+    /// # Safety
+    ///
+    /// `len` bytes are readable at `from`.
+    unsafe fn write(&self, at: usize, from: *const u8, len: usize) -> *const u8 {
         let copy = self.memory.at(at).as_ptr();
         // SAFETY:
         // - the callers have seen to it that the copy lies in the mapping;
-        // - this part of it was free, so the kernel does not read it, nor does it overlap `bytes`.
-        unsafe { copy.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        // - this part of it was free: no message of the queue refers to it, for a copy is made when
+        //   there is room for all its messages, so the kernel does not read it, and `from` is not in it.
+        unsafe { copy.copy_from_nonoverlapping(from, len) };
         copy
     }
 }

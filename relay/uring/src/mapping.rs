@@ -48,7 +48,9 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY:
         // - `base` and `len` are what mmap gave, and nothing else unmaps them;
-        // - every owner declares its mapping after whatever lets the kernel or Rust reach it.
+        // - every owner declares its mapping after whatever lets the kernel or Rust reach it, or drops it
+        //   once its ring of buffers is unregistered and all of them are back, or its socket's receive
+        //   is over.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }

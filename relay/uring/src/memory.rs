@@ -48,6 +48,7 @@ impl SharedMemory {
             return Err(io::Error::other("the memory may shrink: it is not sealed"));
         }
         let len = usize::try_from(fstat(&file)?.st_size).map_err(io::Error::other)?;
+        fallocate(&file, FallocateFlags::empty(), 0, len as u64)?;
         Self::map(file, len)
     }
 
@@ -77,11 +78,12 @@ impl SharedMemory {
         unsafe { libc::madvise(base, len, libc::MADV_COLLAPSE) };
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY:
-        // - the mapping is aligned to a page and at least `len` bytes long; the file covers it and is
-        //   sealed against shrinking, so no access can fault;
+        // - the mapping is aligned to a page and at least `len` bytes long; the file covers it, is sealed
+        //   against shrinking and was allocated, so no access can fault unless a process that shares it
+        //   punches a hole, which no relay does;
         // - it is never unmapped: 'static;
-        // - any bytes are words, and all who share them, in this process or another, only ever get
-        //   atomics.
+        // - any bytes are words, and in this process all get atomics alone; another that shares them is
+        //   the relay that handed them over, and does the same.
         let words = unsafe { NonNull::slice_from_raw_parts(base, len / size_of::<u64>()).as_ref() };
         Ok(Self { file, words })
     }

@@ -165,9 +165,9 @@ impl SendQueue {
         }
         let mut start = None;
         for piece in pieces {
-            // SAFETY: the bytes of a message in the queue are readable until it has settled for good.
-            let bytes = unsafe { std::slice::from_raw_parts(piece.bytes, piece.len as usize) };
-            let copy = self.copies.push_again(bytes);
+            // SAFETY: the bytes of a message in the queue are readable until it has settled for good. A
+            // handler may still hold its arrival mutably, so they are read by pointer alone.
+            let copy = unsafe { self.copies.push_again(piece.bytes, piece.len as usize) };
             start.get_or_insert(copy);
         }
         let whole = Message {

@@ -89,7 +89,8 @@ impl Receiver {
         self.used = 0;
         // SAFETY:
         // - every header points to its own slot, and each slot to its own STRIDE of `buffers`, with
-        //   the lengths of those; all are owned by `self` and live through the call;
+        //   the lengths of those: written anew above, but for those that the kernel has not filled, and
+        //   so not changed, since; all are owned by `self` and live through the call;
         // - `&mut self` means that no payload of the former batch is borrowed.
         let count = unsafe {
             libc::recvmmsg(

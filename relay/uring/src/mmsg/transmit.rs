@@ -50,7 +50,8 @@ impl Transmitter {
             queue.counters.syscalls.add(1);
             let waiting = &mut self.headers.first(self.order.len())[done..];
             // SAFETY: `write` above pointed each of these headers to a message of the queue, which
-            // settles only after this function, and to bytes that are readable until then.
+            // settles only after this function, to bytes that are readable until then, and to vectors
+            // and control messages that `headers` owns. The descriptor is open while `self` lives.
             let sent = unsafe {
                 libc::sendmmsg(
                     self.sockets[socket],

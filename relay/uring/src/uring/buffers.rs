@@ -65,7 +65,7 @@ impl BufferRing {
     ///
     /// # Safety
     ///
-    /// `id` comes from a completion of this ring and is taken once for it.
+    /// `id` comes from a completion of a receive from this ring's group, and is taken once for it.
     pub(super) unsafe fn take(self: &Rc<Self>, id: u16) -> Option<Buffer> {
         (id < self.count).then(|| Buffer { ring: Rc::clone(self), id })
     }
@@ -80,7 +80,8 @@ impl BufferRing {
         // - the slot lies in the mapping, aligned, and zero is a value of its integers;
         // - the kernel reads slots between head and tail only, and this one is not: there are as many
         //   slots as buffers, and this buffer is in none;
-        // - the setters leave alone the field of slot 0 that is the ring's tail.
+        // - the setters leave alone the field of slot 0 that is the ring's tail, which the kernel only
+        //   reads, in `enter` on this thread: not while this reference to the slot lives.
         unsafe {
             let entry = &mut *entry.as_ptr();
             entry.set_addr(address.as_ptr().addr() as u64);

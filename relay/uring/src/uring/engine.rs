@@ -259,7 +259,8 @@ impl Engine {
             let Some(entry) = send_entry(messages, index, &mut self.headers) else { continue };
             // SAFETY: a send with MSG_DONTWAIT ends inside `enter`. Until then
             // - the message stays where it is: the queue settles only when all is consumed;
-            // - its bytes stay: `held` has the buffer, or they are among the queue's copies;
+            // - its bytes stay: they are among the queue's copies, or in an arrival's buffer, which `held`
+            //   has, or `dispatch` while its handler runs; a handler that unwinds ends the shard;
             // - its header stays: slot `index` is written again only after the queue settled;
             // - if `self` is dropped before, the ring goes first, and consumes them on its way.
             let pushed = unsafe { submission.push(&entry) };
@@ -274,7 +275,8 @@ impl Engine {
             match UserData::unpack(completion.user_data()) {
                 Some(UserData::Send(index)) => queue.fail(index as usize, -result),
                 Some(UserData::Receive(socket, pool)) => {
-                    // SAFETY: the id comes from this completion, which is seen once.
+                    // SAFETY: the id comes from this completion, which is seen once, and the completion
+                    // names the pool that its receive was armed with.
                     let buffer = cqueue::buffer_select(flags)
                         .zip(self.pools.pool(pool))
                         .and_then(|(id, pool)| unsafe { pool.take(id) });
