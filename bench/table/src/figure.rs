@@ -1,6 +1,7 @@
 //! What several rounds say together.
 
 use anyhow::Context as _;
+use lanrage_bench::statistics;
 use serde::Serialize;
 
 /// A figure and its rounds.
@@ -34,19 +35,14 @@ impl Figure {
     /// Without the first round.
     pub(crate) fn summary(&self) -> anyhow::Result<Summary> {
         let (_, counted) = self.rounds.split_first().context("there was no round")?;
-        let mut sorted = counted.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let at = |of: usize| {
-            let place = sorted.len().saturating_sub(1) * of / 4;
-            let value = sorted.get(place).context("there was but one round")?;
-            anyhow::Ok((value * 10.0).round() / 10.0)
-        };
+        let of_all = statistics::Summary::of(counted).context("there was but one round")?;
+        let rounded = |value: f64| (value * 10.0).round() / 10.0;
         Ok(Summary {
             name: self.name.clone(),
-            value: at(2)?,
+            value: rounded(of_all.median),
             unit: "ns",
-            rounds: sorted.len(),
-            spread: [at(1)?, at(3)?],
+            rounds: counted.len(),
+            spread: [of_all.low, of_all.high].map(rounded),
         })
     }
 }

@@ -6,6 +6,8 @@ use anyhow::Context as _;
 use lanrage_relay_table::{
     self as table, Capacity, Endpoint, LocalId, Member, NewLease, Reader, SessionId, Tag,
 };
+use rand_chacha::ChaCha8Rng;
+use rand_core::{RngCore, SeedableRng as _};
 
 /// Members of each session.
 const MEMBERS: u32 = 4;
@@ -54,25 +56,25 @@ impl Population {
     /// Members come in no order, so that neither a session's slots nor a map's entries lie together.
     pub(crate) fn new(leases: u32) -> anyhow::Result<Self> {
         let (mut writer, reader) = table::new(Capacity::for_leases(leases))?;
-        let mut random = Random(0x1234_5678_9abc_def1);
+        let mut random = ChaCha8Rng::seed_from_u64(0x1234_5678_9abc_def1);
         let mut arriving: Vec<u32> = (0..leases).collect();
-        random.shuffle(&mut arriving);
+        shuffle(&mut random, &mut arriving);
         let mut kept = Vec::with_capacity(leases as usize);
         for number in arriving {
             let new = NewLease {
                 session: SessionId(u64::from(number / MEMBERS)),
                 member: member(number % MEMBERS),
                 endpoint: Endpoint::new(address(number), LocalId(0)),
-                tag: Tag(random.next() as u32),
+                tag: Tag(random.next_u32()),
                 rate_class: RATE_CLASS,
             };
-            let handle = writer.insert_pending(&new, random.next(), 0)?.handle;
+            let handle = writer.insert_pending(&new, random.next_u64(), 0)?.handle;
             writer.activate(handle).context("the lease was inserted just now")?;
             let NewLease { session, member, tag, endpoint, .. } = new;
             kept.push(Kept { handle: handle.to_bits(), session, member, tag, endpoint });
         }
         let mut questions: Vec<Question> = kept.iter().map(to_the_next).collect();
-        random.shuffle(&mut questions);
+        shuffle(&mut random, &mut questions);
         Ok(Self { reader, leases: kept, questions })
     }
 }
@@ -107,22 +109,10 @@ const fn port(number: u32) -> u16 {
     40_000 + (number % 20_000) as u16
 }
 
-/// xorshift64* (Vigna 2016).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// R. A. Fisher and F. Yates.
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            let at = (u128::from(self.next()) * (last as u128 + 1)) >> 64;
-            items.swap(last, at as usize);
-        }
+/// R. A. Fisher and F. Yates.
+fn shuffle<T>(random: &mut impl RngCore, items: &mut [T]) {
+    for last in (1..items.len()).rev() {
+        let at = (u128::from(random.next_u64()) * (last as u128 + 1)) >> 64;
+        items.swap(last, at as usize);
     }
 }

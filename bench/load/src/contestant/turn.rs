@@ -5,10 +5,12 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use lanrage_lab::Process;
 
 use super::START_PATIENCE;
 use super::rival::{Started, payload_lens};
 use super::turn_client::{Client, REALM, USER};
+use crate::population::Flow;
 use crate::topology::Topology;
 use crate::workload::Workload;
 
@@ -49,19 +51,9 @@ pub(super) fn start_coturn(
     let mut command = topology.command(program);
     command.arg("-c").arg(&file);
     let process = topology.host().spawn("coturn", command)?;
-    let addresses: Vec<SocketAddrV4> = workload.addresses().collect();
-    topology
-        .enter(|| {
-            let mut clients = clients(relay, &addresses)?;
-            for (flow, channel) in workload.flows().zip(channels(workload)) {
-                let peer = addresses[flow.target as usize];
-                let (client, _) = &mut clients[flow.source as usize];
-                client.create_permission(peer, PATIENCE)?;
-                client.bind_channel(channel.there, peer, PATIENCE)?;
-            }
-            anyhow::Ok(())
-        })?
-        .with_context(|| format!("its log is {}", process.log().display()))?;
+    set_up(topology, workload, &process, |flow, channels, addresses, _| {
+        [(flow.source, channels.there, addresses[flow.target as usize])]
+    })?;
     Ok(Started { process, directory, prefixes: prefixes(workload), answer_prefix_len: 0 })
 }
 
@@ -83,25 +75,42 @@ pub(super) fn start_turn_server(
     let mut command = topology.command(program);
     command.arg(format!("--config={}", file.display()));
     let process = topology.host().spawn("turn-server", command)?;
+    // It relays only between allocations that have a channel to one another.
+    set_up(topology, workload, &process, |flow, channels, _, relayed| {
+        [
+            (flow.source, channels.there, relayed[flow.target as usize]),
+            (flow.target, channels.back, relayed[flow.source as usize]),
+        ]
+    })?;
+    Ok(Started { process, directory, prefixes: prefixes(workload), answer_prefix_len: 4 })
+}
+
+/// Whose channel, its number, and to which address.
+type Wanted = (u32, u16, SocketAddrV4);
+
+/// An allocation for each client, and for each flow what `wanted` makes of where the clients are and
+/// where they are relayed.
+fn set_up<const N: usize>(
+    topology: &Topology,
+    workload: &Workload,
+    process: &Process,
+    wanted: impl Fn(&Flow, &Channels, &[SocketAddrV4], &[SocketAddrV4]) -> [Wanted; N] + Sync + Send,
+) -> anyhow::Result<()> {
     let addresses: Vec<SocketAddrV4> = workload.addresses().collect();
     topology
         .enter(|| {
-            let mut clients = clients(relay, &addresses)?;
-            for (flow, channel) in workload.flows().zip(channels(workload)) {
-                // It relays only between allocations that have a channel to one another.
-                let (source, target) = (flow.source as usize, flow.target as usize);
-                for (from, to, number) in
-                    [(source, target, channel.there), (target, source, channel.back)]
-                {
-                    let peer = clients[to].1;
-                    clients[from].0.create_permission(peer, PATIENCE)?;
-                    clients[from].0.bind_channel(number, peer, PATIENCE)?;
+            let clients = clients(topology.road().relay, &addresses)?;
+            let (mut clients, relayed): (Vec<_>, Vec<_>) = clients.into_iter().unzip();
+            for (flow, channels) in workload.flows().zip(channels(workload)) {
+                for (of, number, peer) in wanted(&flow, &channels, &addresses, &relayed) {
+                    let client = &mut clients[of as usize];
+                    client.create_permission(peer, PATIENCE)?;
+                    client.bind_channel(number, peer, PATIENCE)?;
                 }
             }
             anyhow::Ok(())
         })?
-        .with_context(|| format!("its log is {}", process.log().display()))?;
-    Ok(Started { process, directory, prefixes: prefixes(workload), answer_prefix_len: 4 })
+        .with_context(|| format!("its log is {}", process.log().display()))
 }
 
 /// A client with an allocation at each address, and its relayed address.

@@ -6,7 +6,7 @@
 
 use std::net::{SocketAddrV4, UdpSocket};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use lanrage_proto::datagram::first_byte;
@@ -81,12 +81,17 @@ impl Flood {
             thread::sleep(2 * WARM_UP);
             let memory = relay.resident()?;
             let before = counts()?;
+            let begin = Instant::now();
             stage.generator.set_rate(&[players, flood])?;
             thread::sleep(setting.extent.flood);
+            let played = begin.elapsed().as_secs_f64();
             let after = counts()?;
+            let flooded = begin.elapsed().as_secs_f64();
             let leases = f64::from(PLAYERS) - relay.scrape()?.sum(active)?;
             let memory = relay.resident()? as f64 - memory as f64;
             let of = |at: usize| (after[at] - before[at]) as f64;
+            setting.extent.ensure_pace(of(0) / played, players)?;
+            setting.extent.ensure_pace(of(2) / flooded, flood)?;
             Ok((of(0), of(1), leases, memory / f64::from(1 << 20), of(2)))
         })?;
         let loss = 1.0 - came / sent;

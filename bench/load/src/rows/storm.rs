@@ -1,6 +1,7 @@
 //! Players' latency while others broadcast as much as their rate class allows, and more.
 
 use std::thread;
+use std::time::Instant;
 
 use anyhow::Context as _;
 
@@ -28,9 +29,16 @@ pub(super) fn measure(
             for (place, broadcasts) in [0.0, BROADCASTS].into_iter().enumerate() {
                 stage.generator.set_rate(&[PLAYERS, broadcasts])?;
                 thread::sleep(WARM_UP);
+                let (begin, sent) = (Instant::now(), stage.generator.sent()?);
                 let before = stage.sink.read()?;
                 thread::sleep(setting.extent.length);
                 let after = stage.sink.read()?;
+                let wall = begin.elapsed().as_secs_f64();
+                for ((now, then), rate) in
+                    stage.generator.sent()?.iter().zip(&sent).zip([PLAYERS, broadcasts])
+                {
+                    setting.extent.ensure_pace((now - then) as f64 / wall, rate)?;
+                }
                 let players = after[0].since(&before[0]);
                 p99[place] = players.latency.quantile(0.99).context("no player's datagram came")?;
                 let others = after[1].since(&before[1]).packets;
