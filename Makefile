@@ -26,7 +26,7 @@ test: setup nextest lint build-all ## Lint and run every test, the long scenario
 
 .PHONY: soak
 soak: setup nextest build-all ## Run the long scenarios whole
-	LANRAGE_SOAK=1 $(NEXTEST) --profile soak -p lanrage-relay
+	LANRAGE_SOAK=1 $(NEXTEST) --release --profile soak -p lanrage-relay
 	LANRAGE_SOAK=1 $(NEXTEST) --profile soak -p lanrage-scenarios
 	LANRAGE_SOAK=1 LANRAGE_LAB_BACKEND=recvmmsg $(NEXTEST) --profile soak -p lanrage-scenarios
 
