@@ -208,7 +208,6 @@ impl Parts {
                 Shard::new(enrolment.relay, reader.clone(), classes.clone(), Stun::Ignore);
             core.join_mesh(shard_number(number)?);
             let streams = StreamsThread {
-                kind: self.kind,
                 listeners,
                 tls: server_config(&keys.stream_key())?,
                 core,

@@ -6,6 +6,7 @@ mod tls;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::traffic::one;
@@ -16,6 +17,7 @@ use lanrage_proto::frame::control::Message;
 use lanrage_proto::frame::data::Delivered;
 use lanrage_proto::frame::hint::Hint;
 use lanrage_proto::ids::Destination;
+use lanrage_proto::stream::Waiting;
 use lanrage_relay::Settings;
 use lanrage_relay::config::BackendSetting;
 use tls::Stream;
@@ -193,6 +195,32 @@ fn a_stalled_reader_harms_nobody_else() {
     assert!(got.is_sorted(), "in order");
     assert!(got.windows(2).any(|pair| pair[1] > pair[0] + 1), "the gap");
     assert!(stalled.probe(&lost), "and goes on");
+    assert_no_skew(&relay);
+    relay.stop();
+}
+
+/// A stream whose socket always had more to read never let the thread go, and all others waited.
+#[test]
+fn regression_a_stream_that_floods_leaves_others_their_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let relay = start(dir.path());
+    let mut flood = Stream::connect(at(&relay), dir.path(), 1);
+    let mut other = Stream::connect(at(&relay), dir.path(), 2);
+    let lease = other.bind();
+    let (mut waiting, mut bytes) = (Waiting::new(0), Vec::new());
+    (0..1000).for_each(|_| _ = waiting.push(b"no frame"));
+    waiting.take(&mut bytes, usize::MAX);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                flood.send_raw(&bytes);
+            }
+        });
+        let is_answered = (0..100).all(|_| other.probe(&lease));
+        is_over.store(true, Ordering::Relaxed);
+        assert!(is_answered);
+    });
     assert_no_skew(&relay);
     relay.stop();
 }

@@ -1,5 +1,6 @@
 //! What both back ends make of the kernel's description of an arrival.
 
+use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::counters::Counters;
 use crate::handler::segments;
-use crate::sockets::SocketId;
+use crate::sockets::{SocketId, Sockets};
+use crate::standing::Standing;
 use crate::{address, control};
 
 /// Bytes of the largest UDP payload, or GRO train: an IP packet's length is 16 bits.
@@ -37,6 +39,9 @@ pub(crate) struct Origin {
 pub(crate) struct Intake {
     /// Each socket's SO_RXQ_OVFL count when last seen.
     dropped: Box<[u32]>,
+    queues: Box<[Standing]>,
+    /// Which receive buffer should have how many bytes from now on.
+    resized: Option<(SocketId, usize)>,
     sampler: Sampler,
     counters: Arc<Counters>,
 }
@@ -53,8 +58,18 @@ struct Sampler {
 }
 
 impl Intake {
-    pub(crate) fn new(sockets: usize, counters: Arc<Counters>) -> Self {
-        Self { dropped: vec![0; sockets].into(), sampler: Sampler::default(), counters }
+    /// # Errors
+    ///
+    /// What getsockopt says of a socket.
+    pub(crate) fn new(sockets: &Sockets, counters: Arc<Counters>) -> io::Result<Self> {
+        let queue = |(id, _)| Ok(Standing::new(sockets.buffer_sizes(id)?.0));
+        Ok(Self {
+            dropped: vec![0; sockets.count()].into(),
+            queues: sockets.locals().map(queue).collect::<io::Result<_>>()?,
+            resized: None,
+            sampler: Sampler::default(),
+            counters,
+        })
     }
 
     /// A turn begins; whether it is to be looked at.
@@ -77,13 +92,41 @@ impl Intake {
         self.sampler.seen.is_some()
     }
 
-    fn sample(&mut self, arrived: Option<Duration>) {
+    fn sample(&mut self, socket: SocketId, arrived: Option<Duration>) {
         self.sampler.wants_age = false;
-        self.sampler.seen = Some(Instant::now());
+        let seen = Instant::now();
+        self.sampler.seen = Some(seen);
         // By the clock of the kernel's stamps; one that was set back tells nothing.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok();
         if let Some(age) = now.zip(arrived).and_then(|(now, arrived)| now.checked_sub(arrived)) {
             self.counters.queue_age.record(age);
+            let bytes = self.queues[socket.index()].sampled(seen, age);
+            self.resized = bytes.map(|bytes| (socket, bytes));
+        }
+    }
+
+    /// The turn's receives are over.
+    pub(crate) fn received(&mut self, sockets: &Sockets) {
+        if let Some((socket, bytes)) = self.resized.take() {
+            self.resize(sockets, socket, bytes);
+        }
+    }
+
+    /// Nothing waits in any socket, or they go to another process: their buffers are to take a burst.
+    pub(crate) fn nothing_waits(&mut self, sockets: &Sockets) {
+        for (socket, _) in sockets.locals() {
+            if let Some(bytes) = self.queues[socket.index()].gone() {
+                self.resize(sockets, socket, bytes);
+            }
+        }
+    }
+
+    fn resize(&self, sockets: &Sockets, socket: SocketId, bytes: usize) {
+        self.counters.syscalls.add(1);
+        // It was permitted when the socket was bound.
+        let _ = sockets.set_receive_buffer(socket, bytes);
+        if self.queues[socket.index()].is_short() {
+            self.counters.queues_shortened.add(1);
         }
     }
 
@@ -100,7 +143,7 @@ impl Intake {
             return None;
         }
         if self.sampler.wants_age {
-            self.sample(control.arrived);
+            self.sample(socket, control.arrived);
         }
         let Some(source) = address::parse(description.name) else {
             self.malformed();
@@ -156,6 +199,7 @@ pub(crate) fn span(bytes: &[u8]) -> Range<usize> {
 mod tests {
     use super::*;
     use crate::address::RawAddress;
+    use crate::sockets::{SocketOptions, bind};
 
     fn drops(total: u32) -> Vec<u8> {
         let mut bytes = 20usize.to_ne_bytes().to_vec();
@@ -169,7 +213,9 @@ mod tests {
     #[test]
     fn kernel_drops_are_deltas_modulo_32_bits() {
         let counters = Arc::new(Counters::default());
-        let mut intake = Intake::new(1, counters.clone());
+        let local = "127.0.0.1:0".parse().unwrap();
+        let sockets = bind(&[local], 1, &SocketOptions::default()).unwrap().remove(0);
+        let mut intake = Intake::new(&sockets, counters.clone()).unwrap();
         let name = RawAddress::new("192.0.2.1:5".parse().unwrap());
         // SAFETY: a RawAddress holds `len` initialised bytes.
         let name =

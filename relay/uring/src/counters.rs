@@ -179,6 +179,8 @@ pub struct Counters {
     /// Datagrams the kernel dropped because the socket's receive buffer was full (SO_RXQ_OVFL),
     /// known from the next datagram that arrives after them.
     pub rx_kernel_drops: Counter,
+    /// Times a socket's receive buffer was shortened because a queue stood in it.
+    pub queues_shortened: Counter,
     /// Turns that received something.
     pub batches: Counter,
     /// Arrivals in those turns.
@@ -263,6 +265,7 @@ impl Counters {
         .chain([&self.tx_joined, &self.pool_grown])
         .chain(self.queue_age.all())
         .chain(self.forward_latency.all())
+        .chain([&self.queues_shortened])
     }
 
     /// Datagrams not sent for this reason.

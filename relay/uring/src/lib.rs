@@ -26,6 +26,7 @@ pub use memory::SharedMemory;
 mod sockets;
 pub use sockets::{BindError, MAX_SOCKETS, Sender, SocketId, SocketOptions, Sockets, bind};
 mod option;
+mod standing;
 mod steering;
 pub use steering::{DataFrame, Spread, Steering};
 

@@ -30,7 +30,8 @@ impl SocketId {
 /// How sockets are set up.
 #[derive(Debug, Clone, Copy)]
 pub struct SocketOptions {
-    /// Bytes of SO_RCVBUF to ask for; default 8 MiB. It holds what arrives while a shard is busy.
+    /// Bytes of SO_RCVBUF to ask for; default 8 MiB. It holds what arrives while a shard is busy, and
+    /// is shorter while a queue stands in it: when it is older than 5 ms for 100 ms.
     /// Without CAP_NET_ADMIN the kernel stops at net.core.rmem_max: compare
     /// [`Sockets::buffer_sizes`].
     pub receive_buffer: usize,
@@ -196,6 +197,12 @@ impl Sockets {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Socket> {
         self.0.iter().map(|socket| &socket.socket)
+    }
+
+    /// Asks for a receive buffer of so many bytes. What waits in it stays.
+    pub(crate) fn set_receive_buffer(&self, id: SocketId, bytes: usize) -> io::Result<()> {
+        let socket = &self.0[id.index()].socket;
+        set_buffer(socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, bytes)
     }
 
     /// Whether the kernel says of each datagram when it came. That costs 70 ns a datagram.

@@ -4,11 +4,13 @@
 mod rig;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lanrage_relay_uring::{
     BackendKind, GsoMode, GsoSwitch, Handler, Latencies, Options, Received, SAMPLE_EVERY,
-    SendFailure, SocketOptions, Tx, bind,
+    SendFailure, SocketOptions, Sockets, Tx, bind,
 };
 use rig::{
     AtEnd, Each, Rig, assert_silent, closed_port, echo, forward_to, peer, peer_at, receive, train,
@@ -191,6 +193,38 @@ on_both! {
         assert_eq!(rig.counters.rx_kernel_drops.get(), 500 - received);
     }
 
+    fn a_queue_that_stands_is_shortened_until_it_is_gone(kind: BackendKind) {
+        let sockets = bind(&["127.0.0.1:0".parse().unwrap()], 1, &SocketOptions::default()).unwrap().remove(0);
+        let same = Sockets::adopt(sockets.duplicate().unwrap()).unwrap();
+        let mut rig = Rig::over(kind, sockets, &Options::default());
+        let (id, to) = (rig.ids[0], rig.locals[0]);
+        let length = || same.buffer_sizes(id).unwrap().0;
+        let full = length();
+        let mut ignore = Each(|_: Received<'_>, _: &mut Tx<'_>| {});
+        let stand = |rig: &mut Rig| {
+            let is_over = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let source = peer();
+                    while !is_over.load(Ordering::Relaxed) {
+                        source.send_to(&[0; 100], to).unwrap();
+                    }
+                });
+                let before = rig.counters.queues_shortened.get();
+                // Slower than they come.
+                let mut slow = Each(|_: Received<'_>, _: &mut Tx<'_>| thread::sleep(Duration::from_micros(10)));
+                rig.drive(&mut slow, |counters| counters.queues_shortened.get() > before);
+                is_over.store(true, Ordering::Relaxed);
+            });
+            assert!(length() < full);
+        };
+        stand(&mut rig);
+        rig.drive(&mut ignore, |_| length() == full);
+        stand(&mut rig);
+        rig.backend.drain(&mut ignore).unwrap();
+        assert_eq!(length(), full, "whoever takes the socket over has room for a burst");
+    }
+
     fn a_handler_that_drops_all_costs_nothing_later(kind: BackendKind) {
         let mut rig = Rig::with(kind, &["127.0.0.1:0"], &few_buffers(), &SocketOptions::default());
         let peer = peer();
@@ -326,8 +360,8 @@ on_both! {
         let mut ends = 0;
         for round in 1..=3 {
             let waker = rig.backend.waker();
-            let thread = std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(20));
+            let thread = thread::spawn(move || {
+                thread::sleep(Duration::from_millis(20));
                 waker.wake();
                 waker.wake();
             });
@@ -377,7 +411,7 @@ on_both! {
         let (mut rig, peer) = (Rig::new(kind), peer());
         for batch in 1..=4 * u64::from(SAMPLE_EVERY) {
             peer.send_to(b"waits", rig.locals[0]).unwrap();
-            std::thread::sleep(Duration::from_millis(3));
+            thread::sleep(Duration::from_millis(3));
             while rig.counters.rx_segments.get() < batch {
                 rig.turn(&mut echo());
             }

@@ -161,4 +161,9 @@ pub(super) const METRICS: &[Metric] = &[
         "Times a shard doubled its receive buffers, for a turn had found too few.",
         |s, out| out.value(s.kernel(|k| &k.pool_grown)),
     ),
+    counter(
+        "queues_shortened_total",
+        "Times a socket's receive queue was shortened, for it stood: older than 5 ms for 100 ms.",
+        |s, out| out.value(s.kernel(|k| &k.queues_shortened)),
+    ),
 ];

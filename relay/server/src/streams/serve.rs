@@ -1,26 +1,30 @@
 //! The tasks: one for each listener, two for each stream, one for what other threads send.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::task::{spawn_local, yield_now};
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{consume_budget, spawn_local, yield_now};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::connection::Connection;
 use super::exchange::{Exchange, Stream};
 use super::gate::{Gate, Place};
 use super::outlet::Outlet;
-use super::socket::{Listener, Socket};
 use super::{Closed, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, Refused, STALL_TIMEOUT};
 use crate::clock::Clock;
 
 /// A TLS record fits, so that one is seldom read in pieces.
-const READ_LEN: usize = 18 << 10;
-/// What a stream keeps of its buffers while it is quiet.
+pub(super) const READ_LEN: usize = 18 << 10;
+/// What a stream keeps of its buffer while it is quiet.
 const QUIET_LEN: usize = 4 << 10;
 /// After accept failed, until connections may have ended.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -37,12 +41,14 @@ pub(super) struct Shared {
     pub(super) tls: Arc<ServerConfig>,
     pub(super) outlet: Outlet,
     pub(super) clock: Clock,
+    /// What a stream reads, until it is handled.
+    pub(super) buffer: RefCell<Box<[u8; READ_LEN]>>,
     /// A number names one stream ever, over restarts, too.
     pub(super) next_number: Cell<u64>,
 }
 
 /// Accepts for ever.
-pub(super) async fn accept(shared: Rc<Shared>, listener: Listener) {
+pub(super) async fn accept(shared: Rc<Shared>, listener: TcpListener) {
     loop {
         let Ok((socket, peer)) = listener.accept().await else {
             shared.exchange.borrow_mut().refuse(Refused::Accept);
@@ -79,45 +85,54 @@ pub(super) async fn exchange(shared: Rc<Shared>) {
 }
 
 /// One stream from its first byte to its last.
-async fn converse(shared: Rc<Shared>, socket: Socket, peer: SocketAddr, _place: Place) {
+async fn converse(shared: Rc<Shared>, socket: TcpStream, peer: SocketAddr, _place: Place) {
     let Ok(connection) = Connection::new(shared.tls.clone()) else { return };
     let number = shared.next_number.get();
     shared.next_number.set(number.wrapping_add(1));
     let stream = Stream::new(number, peer, connection);
     shared.exchange.borrow_mut().open(&stream);
 
-    let socket = Rc::new(socket);
-    let mut writer = spawn_local(write(shared.clone(), stream.clone(), socket.clone()));
+    let (socket, writer) = socket.into_split();
+    let mut writer = spawn_local(write(shared.clone(), stream.clone(), writer));
     let end = read(&shared, &stream, &socket).await;
     stream.connection.borrow_mut().close();
     stream.end(end);
     shared.exchange.borrow_mut().close(&stream);
     if timeout(FAREWELL, &mut writer).await.is_err() {
-        socket.shutdown();
+        shutdown(socket.as_ref());
         let _ = writer.await;
     }
-    socket.shutdown();
+    shutdown(socket.as_ref());
 }
 
-async fn read(shared: &Rc<Shared>, stream: &Stream, socket: &Socket) -> Closed {
+/// Ends both ways, and the calls under way.
+fn shutdown(socket: &TcpStream) {
+    // An error means that the peer did.
+    let _ = SockRef::from(socket).shutdown(Shutdown::Both);
+}
+
+async fn read(shared: &Rc<Shared>, stream: &Stream, socket: &OwnedReadHalf) -> Closed {
     let handshake_by = Instant::now() + HANDSHAKE_TIMEOUT;
     let mut is_established = false;
-    let mut buffer = Vec::new();
     loop {
-        buffer.reserve(READ_LEN);
+        // A socket that always has more would never wait.
+        consume_budget().await;
         let (by, late) = match is_established {
             true => (stream.heard.get() + IDLE_TIMEOUT, Closed::Idle),
             false => (handshake_by, Closed::Handshake),
         };
-        let Ok((read, filled)) = timeout_at(by, socket.read(buffer)).await else { return late };
-        buffer = filled;
-        if !matches!(read, Ok(1..)) {
-            return Closed::Ended;
-        }
+        let Ok(readable) = timeout_at(by, socket.readable()).await else { return late };
+        let mut buffer = shared.buffer.borrow_mut();
+        let len = match readable.and_then(|()| socket.try_read(&mut buffer[..])) {
+            Ok(len @ 1..) => len,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Ok(0) | Err(_) => return Closed::Ended,
+        };
         let mut exchange = shared.exchange.borrow_mut();
         exchange.begin_pass();
         let mut connection = stream.connection.borrow_mut();
-        let received = connection.receive(&buffer, |datagram| exchange.handle(stream, datagram));
+        let received =
+            connection.receive(&buffer[..len], |datagram| exchange.handle(stream, datagram));
         if connection.is_established() && !std::mem::replace(&mut is_established, true) {
             stream.heard.set(Instant::now());
             exchange.note_established();
@@ -132,12 +147,10 @@ async fn read(shared: &Rc<Shared>, stream: &Stream, socket: &Socket) -> Closed {
         if let Err(end) = received {
             return end;
         }
-        buffer.clear();
-        buffer.shrink_to(QUIET_LEN);
     }
 }
 
-async fn write(shared: Rc<Shared>, stream: Rc<Stream>, socket: Rc<Socket>) {
+async fn write(shared: Rc<Shared>, stream: Rc<Stream>, mut socket: OwnedWriteHalf) {
     let mut buffer = Vec::new();
     loop {
         buffer.clear();
@@ -150,12 +163,12 @@ async fn write(shared: Rc<Shared>, stream: Rc<Stream>, socket: Rc<Socket>) {
             stream.sendable.notified().await;
             continue;
         }
-        match timeout(STALL_TIMEOUT, socket.write_all(buffer)).await {
-            Ok((Ok(()), sent)) => buffer = sent,
-            Ok((Err(_), _)) => return socket.shutdown(),
+        match timeout(STALL_TIMEOUT, socket.write_all(&buffer)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return shutdown(socket.as_ref()),
             Err(_) => {
                 stream.end(Closed::Stalled);
-                return socket.shutdown();
+                return shutdown(socket.as_ref());
             }
         }
     }

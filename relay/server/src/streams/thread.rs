@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use lanrage_relay_core::Shard;
-use lanrage_relay_uring::{BackendKind, Batch, Sender, SocketId};
+use lanrage_relay_uring::{Batch, Sender, SocketId};
 use rustls::ServerConfig;
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::sleep;
 
 use super::exchange::Exchange;
 use super::gate::Gate;
 use super::outlet::Outlet;
-use super::serve::{self, Shared};
-use super::socket::{Driver, Listener};
+use super::serve::{self, READ_LEN, Shared};
 use super::{Listeners, StreamsView};
 use crate::clock::Clock;
 use crate::handover::{self, ShardState};
@@ -33,8 +33,6 @@ const TICK: Duration = Duration::from_millis(250);
 /// What the streams' thread works with.
 #[derive(Debug)]
 pub(crate) struct StreamsThread {
-    /// How its sockets are driven, if that works.
-    pub(crate) kind: BackendKind,
     pub(crate) listeners: Listeners,
     pub(crate) tls: Arc<ServerConfig>,
     pub(crate) core: Shard,
@@ -59,11 +57,12 @@ impl StreamsThread {
     /// # Errors
     /// The kernel has no memory or no descriptor left.
     pub(crate) fn run(self, stop: &AtomicBool) -> anyhow::Result<()> {
-        let driver = Driver::start(self.kind).context("starting the runtime")?;
-        driver.block_on(self.serve(driver.kind(), stop))
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("starting the runtime")?;
+        LocalSet::new().block_on(&runtime, self.serve(stop))
     }
 
-    async fn serve(mut self, kind: BackendKind, stop: &AtomicBool) -> anyhow::Result<()> {
+    async fn serve(mut self, stop: &AtomicBool) -> anyhow::Result<()> {
         let (mut key, mut number) = ([0; 16], [0; 8]);
         for random in [&mut key[..], &mut number] {
             getrandom::fill(random).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
@@ -89,11 +88,13 @@ impl StreamsThread {
             tls: self.tls,
             outlet: self.outlet,
             clock: self.clock,
+            buffer: RefCell::new(Box::new([0; READ_LEN])),
             next_number: Cell::new(u64::from_be_bytes(number)),
         });
         let mut tasks = JoinSet::new();
         for listener in self.listeners.0 {
-            let listener = Listener::new(kind, listener).context("listening")?;
+            listener.set_nonblocking(true).context("listening")?;
+            let listener = TcpListener::from_std(listener).context("listening")?;
             tasks.spawn_local(serve::accept(shared.clone(), listener));
         }
         tasks.spawn_local(serve::exchange(shared.clone()));

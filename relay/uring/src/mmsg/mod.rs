@@ -69,7 +69,7 @@ impl Mmsg {
         Ok(Self {
             arrivals: Vec::with_capacity(batch_max * receivers.len()),
             batch_max,
-            intake: Intake::new(receivers.len(), counters.clone()),
+            intake: Intake::new(&sockets, counters.clone())?,
             queue: SendQueue::new(options.sends(), gso, counters.clone())?,
             transmitter: Transmitter::new(sockets.descriptors().collect(), options.sends()),
             polled: sockets.descriptors().chain([waker.descriptor()]).map(poll).collect(),
@@ -95,8 +95,11 @@ impl Mmsg {
             let received = self.receive();
             if is_looked_at {
                 self.tell_arrival(false);
+                self.intake.received(&self.sockets);
             }
             received?;
+        } else {
+            self.intake.nothing_waits(&self.sockets);
         }
         self.dispatch(handler);
         self.transmitter.transmit(&mut self.queue);
@@ -106,6 +109,7 @@ impl Mmsg {
 
     /// See [`crate::Backend::drain`]: between turns nothing is received and nothing is queued.
     pub(crate) fn drain(&mut self, handler: &mut impl Handler) {
+        self.intake.nothing_waits(&self.sockets);
         self.dispatch(handler);
         self.transmitter.transmit(&mut self.queue);
     }

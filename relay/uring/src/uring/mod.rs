@@ -50,7 +50,8 @@ impl Uring {
         let gso = Gso::new(options.gso.clone(), sockets.gso_support());
         let mut queue = SendQueue::new(options.sends(), gso, counters.clone())
             .map_err(|error| Refusal::new("mmap", error))?;
-        let intake = Intake::new(sockets.count(), counters.clone());
+        let intake = Intake::new(&sockets, counters.clone())
+            .map_err(|error| Refusal::new("getsockopt", error))?;
         let engine = Engine::new(&sockets, waker.clone(), intake, &mut queue, options)?;
         Ok(Self { engine, queue, waker, counters, sockets })
     }
@@ -69,8 +70,12 @@ impl Uring {
         let waited = self.engine.wait(&mut self.queue, timeout);
         if is_looked_at {
             self.tell_arrival(false);
+            self.engine.intake.received(&self.sockets);
         }
         waited?;
+        if self.engine.arrivals.is_empty() {
+            self.engine.intake.nothing_waits(&self.sockets);
+        }
         self.dispatch(handler);
         if self.engine.intake.is_sampled() {
             self.engine.flush(&mut self.queue);
@@ -82,6 +87,7 @@ impl Uring {
     /// See [`crate::Backend::drain`].
     pub(crate) fn drain(&mut self, handler: &mut impl Handler) -> io::Result<()> {
         self.queue.begin_turn();
+        self.engine.intake.nothing_waits(&self.sockets);
         self.engine.quiesce(&mut self.queue)?;
         // Without a receive under way a flush adds nothing.
         self.dispatch(handler);

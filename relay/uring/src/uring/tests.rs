@@ -2,7 +2,7 @@
 //! of buffers against the kernel's own count.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd as _, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::buffers::BufferRing;
 use super::ring::Ring;
 use super::*;
 use crate::address::RawAddress;
-use crate::sockets::{SocketId, SocketOptions, bind};
+use crate::sockets::{SocketId, SocketOptions, Sockets, bind};
 
 const BUFFER_GROUP: u16 = 0;
 
@@ -263,7 +263,8 @@ fn a_truncated_arrival_is_counted() {
     let buffer =
         unsafe { bare.buffers.take(cqueue::buffer_select(completion.flags()).unwrap()) }.unwrap();
     let counters = Arc::new(Counters::default());
-    let mut intake = Intake::new(1, counters.clone());
+    let sockets = Sockets::adopt(vec![bare.socket.as_fd().try_clone_to_owned().unwrap()]).unwrap();
+    let mut intake = Intake::new(&sockets, counters.clone()).unwrap();
     let arrival =
         engine::describe(&mut intake, &header, SocketId(0), buffer, completion.result() as usize);
     assert!(arrival.is_none());
