@@ -110,6 +110,7 @@ impl Contestant {
     ///
     /// It does not start, or does not let its clients in.
     pub fn start(self, topology: &Topology, workload: &Workload) -> anyhow::Result<Running> {
+        topology.wait_for_the_port()?;
         match self {
             Self::Reflector(kind) => start_reflector(kind, topology, workload),
             Self::Relay(kind) => relay::start(kind, topology, workload),

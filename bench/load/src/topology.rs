@@ -14,7 +14,7 @@
 //! for each datagram sent costs a guest a fourth of all its time.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -152,6 +152,24 @@ impl Topology {
             });
             inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// Waits until the contestant before has left the port: the kernel frees the sockets of a ring
+    /// some time after its process has gone.
+    ///
+    /// # Errors
+    ///
+    /// It never does.
+    pub fn wait_for_the_port(&self) -> anyhow::Result<()> {
+        let relay = self.road.relay;
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while let Err(error) = self.host.enter(|| UdpSocket::bind(relay))? {
+            if Instant::now() > deadline {
+                return Err(error).with_context(|| format!("waiting for {relay} to be free"));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// A command for the contestant's machine and CPU.

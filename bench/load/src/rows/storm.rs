@@ -1,7 +1,7 @@
 //! Players' latency while others broadcast as much as their rate class allows, and more.
 
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
@@ -14,6 +14,9 @@ use crate::workload::Workload;
 const PLAYERS: f64 = 10_000.0;
 /// A session of class 0 may have 40,000 copies a second: 161 datagrams to 249 others.
 const BROADCASTS: f64 = 16.0 * 161.0;
+
+/// Without a copy: none is left.
+const SILENCE: Duration = Duration::from_millis(100);
 
 pub(super) fn measure(
     setting: &Setting<'_>,
@@ -29,6 +32,9 @@ pub(super) fn measure(
             for (place, broadcasts) in [0.0, BROADCASTS].into_iter().enumerate() {
                 stage.generator.set_rate(&[PLAYERS, broadcasts])?;
                 thread::sleep(WARM_UP);
+                if broadcasts == 0.0 {
+                    wait_for_the_last_copy(&stage)?;
+                }
                 let (begin, sent) = (Instant::now(), stage.generator.sent()?);
                 let before = stage.sink.read()?;
                 thread::sleep(setting.extent.length);
@@ -67,4 +73,15 @@ pub(super) fn measure(
         Figure::of("storm/copies", shown, &copies, None),
     ];
     Ok(figures.into_iter().flatten().collect())
+}
+
+/// The relay still makes copies of broadcasts that have come already.
+fn wait_for_the_last_copy(stage: &Stage<'_>) -> anyhow::Result<()> {
+    loop {
+        let before = stage.sink.read()?;
+        thread::sleep(SILENCE);
+        if stage.sink.read()?[1].since(&before[1]).packets == 0 {
+            return Ok(());
+        }
+    }
 }

@@ -39,7 +39,7 @@ use hints::Hints;
 use mesh::Mesh;
 
 /// Copies of broadcasts a shard makes in one pass of its loop; the rest waits for the next.
-pub const COPIES_PER_PASS: usize = 64;
+pub const COPIES_PER_PASS: usize = 32;
 /// Broadcasts that may wait.
 pub const BACKLOG_LEN: usize = 1024;
 /// STUN answers a second and shard.
