@@ -58,11 +58,11 @@ impl Party {
         let mut back: Vec<Option<Lease>> = vec![None; self.leases.len()];
         self.client.socket.set_nonblocking(true).unwrap();
         while back.iter().any(Option::is_none) {
-            let mut is_there = true;
-            for at in (0..back.len()).filter(|at| back[*at].is_none()) {
+            // The kernel says of a datagram before that nobody is there yet.
+            let is_there = (0..back.len()).filter(|at| back[*at].is_none()).all(|at| {
                 let hello = Hello { version_min: 1, version_max: 1, nonce: nonce(at) };
-                is_there &= self.client.socket.send(&hello.encode()).is_ok();
-            }
+                self.client.socket.send(&hello.encode()).is_ok()
+            });
             let mut heard = Instant::now();
             while is_there && back.iter().any(Option::is_none) && heard.elapsed() < PATIENCE {
                 thread::sleep(GATHER);
@@ -85,6 +85,7 @@ impl Party {
             }
             thread::sleep(GATHER);
         }
+        self.client.socket.set_nonblocking(false).unwrap();
         back.into_iter().map(|lease| lease.expect("none is missing")).collect()
     }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::counters::Counters;
 use crate::handler::segments;
-use crate::sockets::{SocketId, Sockets};
-use crate::standing::Standing;
+use crate::sockets::{BufferOption, SocketId, Sockets};
+use crate::standing::{Sample, Standing};
 use crate::{address, control};
 
 /// Bytes of the largest UDP payload, or GRO train: an IP packet's length is 16 bits.
@@ -37,13 +37,29 @@ pub(crate) struct Origin {
 /// Checks and counts arrivals.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    /// Each socket's SO_RXQ_OVFL count when last seen.
-    dropped: Box<[u32]>,
-    queues: Box<[Standing]>,
-    /// Which receive buffer should have how many bytes from now on.
-    resized: Option<(SocketId, usize)>,
+    sources: Box<[Source]>,
     sampler: Sampler,
+    /// The sockets went to another process, which may have changed their buffers.
+    was_drained: bool,
     counters: Arc<Counters>,
+}
+
+/// One socket.
+#[derive(Debug)]
+struct Source {
+    /// Its SO_RXQ_OVFL count when last seen.
+    dropped: u32,
+    /// `None` where the length of its buffer is not ours to change.
+    buffer: Option<Buffer>,
+    wants_sample: bool,
+}
+
+#[derive(Debug)]
+struct Buffer {
+    queue: Standing,
+    option: BufferOption,
+    /// Its bytes from now on.
+    resized: Option<usize>,
 }
 
 /// One turn in so many is looked at with a clock.
@@ -53,7 +69,7 @@ pub const SAMPLE_EVERY: u32 = 64;
 #[derive(Debug, Default)]
 struct Sampler {
     turns: u32,
-    wants_age: bool,
+    is_looking: bool,
     seen: Option<Instant>,
 }
 
@@ -62,22 +78,31 @@ impl Intake {
     ///
     /// What getsockopt says of a socket.
     pub(crate) fn new(sockets: &Sockets, counters: Arc<Counters>) -> io::Result<Self> {
-        let queue = |(id, _)| Ok(Standing::new(sockets.buffer_sizes(id)?.0));
-        Ok(Self {
-            dropped: vec![0; sockets.count()].into(),
-            queues: sockets.locals().map(queue).collect::<io::Result<_>>()?,
-            resized: None,
-            sampler: Sampler::default(),
-            counters,
-        })
+        let source = |(id, _)| {
+            let full_len = sockets.buffer_sizes(id)?.0;
+            let buffer = sockets.receive_buffer_option(id, full_len).map(|option| Buffer {
+                queue: Standing::new(full_len),
+                option,
+                resized: None,
+            });
+            Ok(Source { dropped: 0, buffer, wants_sample: false })
+        };
+        let sources = sockets.locals().map(source).collect::<io::Result<_>>()?;
+        Ok(Self { sources, sampler: Sampler::default(), was_drained: false, counters })
     }
 
     /// A turn begins; whether it is to be looked at.
-    pub(crate) fn begin_turn(&mut self) -> bool {
+    pub(crate) fn begin_turn(&mut self, sockets: &Sockets) -> bool {
+        if std::mem::take(&mut self.was_drained) {
+            self.lengthen_all(sockets);
+        }
         self.sampler.turns = (self.sampler.turns + 1) % SAMPLE_EVERY;
-        self.sampler.wants_age = self.sampler.turns == 0;
+        self.sampler.is_looking = self.sampler.turns == 0;
         self.sampler.seen = None;
-        self.sampler.wants_age
+        if self.sampler.is_looking {
+            self.sources.iter_mut().for_each(|source| source.wants_sample = true);
+        }
+        self.sampler.is_looking
     }
 
     /// The turn's batch has been submitted.
@@ -93,40 +118,47 @@ impl Intake {
     }
 
     fn sample(&mut self, socket: SocketId, arrived: Option<Duration>) {
-        self.sampler.wants_age = false;
         let seen = Instant::now();
-        self.sampler.seen = Some(seen);
+        self.sampler.seen.get_or_insert(seen);
         // By the clock of the kernel's stamps; one that was set back tells nothing.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok();
-        if let Some(age) = now.zip(arrived).and_then(|(now, arrived)| now.checked_sub(arrived)) {
-            self.counters.queue_age.record(age);
-            let bytes = self.queues[socket.index()].sampled(seen, age);
-            self.resized = bytes.map(|bytes| (socket, bytes));
+        let age = now.zip(arrived).and_then(|(now, arrived)| now.checked_sub(arrived));
+        let Some(age) = age else { return };
+        self.counters.queue_age.record(age);
+        let Source { dropped, buffer, .. } = &mut self.sources[socket.index()];
+        if let Some(Buffer { queue, resized, .. }) = buffer {
+            *resized = queue.sampled(Sample { seen, age, dropped: *dropped });
         }
     }
 
-    /// The turn's receives are over.
-    pub(crate) fn received(&mut self, sockets: &Sockets) {
-        if let Some((socket, bytes)) = self.resized.take() {
-            self.resize(sockets, socket, bytes);
+    /// The turn's receives are over; whether they brought `anything`.
+    pub(crate) fn received(&mut self, anything: bool, sockets: &Sockets) {
+        if !self.sampler.is_looking && anything {
+            return;
+        }
+        for (source, (id, _)) in self.sources.iter_mut().zip(sockets.locals()) {
+            let Some(Buffer { queue, option, resized }) = &mut source.buffer else { continue };
+            let emptied = if anything { None } else { queue.gone() };
+            let Some(bytes) = emptied.or(resized.take()) else { continue };
+            self.counters.syscalls.add(1);
+            let is_set = sockets.set_receive_buffer(id, *option, bytes).is_ok();
+            self.counters.queues_shortened.add(u64::from(is_set && queue.is_short()));
         }
     }
 
-    /// Nothing waits in any socket, or they go to another process: their buffers are to take a burst.
-    pub(crate) fn nothing_waits(&mut self, sockets: &Sockets) {
-        for (socket, _) in sockets.locals() {
-            if let Some(bytes) = self.queues[socket.index()].gone() {
-                self.resize(sockets, socket, bytes);
-            }
-        }
+    /// The sockets go to another process: their buffers are to take what comes meanwhile.
+    pub(crate) fn drained(&mut self, sockets: &Sockets) {
+        self.was_drained = true;
+        self.lengthen_all(sockets);
     }
 
-    fn resize(&self, sockets: &Sockets, socket: SocketId, bytes: usize) {
-        self.counters.syscalls.add(1);
-        // It was permitted when the socket was bound.
-        let _ = sockets.set_receive_buffer(socket, bytes);
-        if self.queues[socket.index()].is_short() {
-            self.counters.queues_shortened.add(1);
+    fn lengthen_all(&mut self, sockets: &Sockets) {
+        for (source, (id, _)) in self.sources.iter_mut().zip(sockets.locals()) {
+            let Some(Buffer { queue, option, .. }) = &mut source.buffer else { continue };
+            queue.gone();
+            self.counters.syscalls.add(1);
+            // It was permitted a moment ago, when the option was chosen.
+            let _ = sockets.set_receive_buffer(id, *option, queue.full_len());
         }
     }
 
@@ -134,15 +166,17 @@ impl Intake {
     pub(crate) fn admit(&mut self, description: &Description<'_>) -> Option<Origin> {
         let Description { socket, len, .. } = *description;
         let control = control::parse(description.control);
+        let source = &mut self.sources[socket.index()];
         if let Some(dropped) = control.dropped {
-            let last = std::mem::replace(&mut self.dropped[socket.index()], dropped);
+            let last = std::mem::replace(&mut source.dropped, dropped);
             self.counters.rx_kernel_drops.add(u64::from(dropped.wrapping_sub(last)));
         }
         if description.truncated {
             self.counters.rx_truncated.add(1);
             return None;
         }
-        if self.sampler.wants_age {
+        if self.sampler.is_looking && std::mem::take(&mut self.sources[socket.index()].wants_sample)
+        {
             self.sample(socket, control.arrived);
         }
         let Some(source) = address::parse(description.name) else {
@@ -159,14 +193,14 @@ impl Intake {
     }
 
     /// Each socket's SO_RXQ_OVFL count when last seen.
-    pub(crate) fn overflows(&self) -> &[u32] {
-        &self.dropped
+    pub(crate) fn overflows(&self) -> Vec<u32> {
+        self.sources.iter().map(|source| source.dropped).collect()
     }
 
     /// Goes on from what an earlier owner of the sockets last saw. What was admitted before this call
     /// was counted from zero.
     pub(crate) fn resume(&mut self, overflows: &[u32]) {
-        for (last, before) in self.dropped.iter_mut().zip(overflows) {
+        for (Source { dropped: last, .. }, before) in self.sources.iter_mut().zip(overflows) {
             if *last == 0 {
                 *last = *before;
             } else {

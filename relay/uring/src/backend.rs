@@ -142,7 +142,7 @@ impl Backend {
             Self::Uring(uring) => uring.intake().overflows(),
             Self::Mmsg(mmsg) => mmsg.intake().overflows(),
         };
-        Tally { counters: self.counters().to_words(), overflows: overflows.to_vec() }
+        Tally { counters: self.counters().to_words(), overflows }
     }
 
     /// Goes on from the counts of the process that had the sockets. To be called before the first

@@ -212,8 +212,8 @@ pub struct Counters {
     pub enobufs: Counter,
     /// Multishot receives armed again after the kernel ended them for another reason.
     pub rearms: Counter,
-    /// How long the first arrival of a batch had waited in its socket when the shard saw it; one
-    /// batch in [`SAMPLE_EVERY`](crate::SAMPLE_EVERY).
+    /// How long the first arrival of a batch from each socket had waited in it when the shard saw it;
+    /// one batch in [`SAMPLE_EVERY`](crate::SAMPLE_EVERY).
     pub queue_age: Latencies,
     /// From when the shard saw a batch to when all of it was submitted; of the same batches.
     pub forward_latency: Latencies,

@@ -27,11 +27,15 @@ impl SocketId {
     }
 }
 
+/// The socket option by which a receive buffer is set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BufferOption(i32);
+
 /// How sockets are set up.
 #[derive(Debug, Clone, Copy)]
 pub struct SocketOptions {
-    /// Bytes of SO_RCVBUF to ask for; default 8 MiB. It holds what arrives while a shard is busy, and
-    /// is shorter while a queue stands in it: when it is older than 5 ms for 100 ms.
+    /// Bytes of SO_RCVBUF to ask for; default 8 MiB. It holds what arrives while a shard is busy. A
+    /// back end shortens it while a queue stands in it (docs/src/decisions/standing-queue.md).
     /// Without CAP_NET_ADMIN the kernel stops at net.core.rmem_max: compare
     /// [`Sockets::buffer_sizes`].
     pub receive_buffer: usize,
@@ -199,10 +203,26 @@ impl Sockets {
         self.0.iter().map(|socket| &socket.socket)
     }
 
-    /// Asks for a receive buffer of so many bytes. What waits in it stays.
-    pub(crate) fn set_receive_buffer(&self, id: SocketId, bytes: usize) -> io::Result<()> {
-        let socket = &self.0[id.index()].socket;
-        set_buffer(socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, bytes)
+    /// How a receive buffer that has `bytes` can be set to them again. `None`: not at all, since that
+    /// is beyond net.core.rmem_max and takes CAP_NET_ADMIN, which who bound the socket had.
+    pub(crate) fn receive_buffer_option(&self, id: SocketId, bytes: usize) -> Option<BufferOption> {
+        let force = BufferOption(libc::SO_RCVBUFFORCE);
+        if self.set_receive_buffer(id, force, bytes).is_ok() {
+            return Some(force);
+        }
+        let most = std::fs::read_to_string("/proc/sys/net/core/rmem_max").ok()?;
+        (bytes <= most.trim().parse().ok()?).then_some(BufferOption(libc::SO_RCVBUF))
+    }
+
+    /// Makes a receive buffer so many bytes long. What waits in it stays.
+    pub(crate) fn set_receive_buffer(
+        &self,
+        id: SocketId,
+        BufferOption(name): BufferOption,
+        bytes: usize,
+    ) -> io::Result<()> {
+        let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+        option::set(&self.0[id.index()].socket, libc::SOL_SOCKET, name, bytes)
     }
 
     /// Whether the kernel says of each datagram when it came. That costs 70 ns a datagram.

@@ -13,7 +13,8 @@ use lanrage_relay_uring::{
     SendFailure, SocketOptions, Sockets, Tx, bind,
 };
 use rig::{
-    AtEnd, Each, Rig, assert_silent, closed_port, echo, forward_to, peer, peer_at, receive, train,
+    AtEnd, Each, Over, Rig, assert_silent, closed_port, echo, forward_to, peer, peer_at, receive,
+    train,
 };
 
 fn few_buffers() -> Options {
@@ -193,36 +194,65 @@ on_both! {
         assert_eq!(rig.counters.rx_kernel_drops.get(), 500 - received);
     }
 
+    /// At the second socket, while the first has traffic, too.
     fn a_queue_that_stands_is_shortened_until_it_is_gone(kind: BackendKind) {
-        let sockets = bind(&["127.0.0.1:0".parse().unwrap()], 1, &SocketOptions::default()).unwrap().remove(0);
+        let locals = ["127.0.0.1:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
+        let megabyte = SocketOptions { receive_buffer: 1 << 20, ..SocketOptions::default() };
+        let sockets = bind(&locals, 1, &megabyte).unwrap().remove(0);
         let same = Sockets::adopt(sockets.duplicate().unwrap()).unwrap();
-        let mut rig = Rig::over(kind, sockets, &Options::default());
-        let (id, to) = (rig.ids[0], rig.locals[0]);
+        let options = Options { buffers: 64, ..Options::default() };
+        let mut rig = Rig::over(kind, sockets, &options);
+        let (id, to) = (rig.ids[1], rig.locals.clone());
         let length = || same.buffer_sizes(id).unwrap().0;
         let full = length();
+        if full <= 256 << 10 {
+            return; // It is as short as they become.
+        }
         let mut ignore = Each(|_: Received<'_>, _: &mut Tx<'_>| {});
         let stand = |rig: &mut Rig| {
             let is_over = AtomicBool::new(false);
             thread::scope(|scope| {
+                let _over = Over(&is_over);
                 scope.spawn(|| {
                     let source = peer();
                     while !is_over.load(Ordering::Relaxed) {
-                        source.send_to(&[0; 100], to).unwrap();
+                        source.send_to(&[0; 100], to[0]).unwrap();
+                        (0..8).for_each(|_| _ = source.send_to(&[0; 100], to[1]).unwrap());
                     }
                 });
-                let before = rig.counters.queues_shortened.get();
                 // Slower than they come.
-                let mut slow = Each(|_: Received<'_>, _: &mut Tx<'_>| thread::sleep(Duration::from_micros(10)));
-                rig.drive(&mut slow, |counters| counters.queues_shortened.get() > before);
-                is_over.store(true, Ordering::Relaxed);
+                let mut slow = Each(|_: Received<'_>, _: &mut Tx<'_>| {
+                    let begun = Instant::now();
+                    while begun.elapsed() < Duration::from_micros(10) {}
+                });
+                rig.drive(&mut slow, |_| length() < full);
             });
-            assert!(length() < full);
+            assert!(rig.counters.queues_shortened.get() > 0);
         };
         stand(&mut rig);
         rig.drive(&mut ignore, |_| length() == full);
         stand(&mut rig);
         rig.backend.drain(&mut ignore).unwrap();
         assert_eq!(length(), full, "whoever takes the socket over has room for a burst");
+
+        // Who took it over shortened it, and died.
+        let mut other = Rig::over(kind, Sockets::adopt(same.duplicate().unwrap()).unwrap(), &options);
+        stand(&mut other);
+        rig.turn(&mut ignore);
+        assert_eq!(length(), full);
+    }
+
+    /// The first socket took every buffer, turn after turn.
+    fn regression_few_buffers_are_shared_between_busy_sockets(kind: BackendKind) {
+        let mut rig = Rig::with(kind, &["127.0.0.1:0", "127.0.0.1:0"], &few_buffers(), &SocketOptions::default());
+        let source = peer();
+        for _ in 0..1000 {
+            rig.locals.iter().for_each(|local| _ = source.send_to(b"busy", local).unwrap());
+        }
+        let mut by_socket = [0; 2];
+        let mut count = Each(|arrival: Received<'_>, _: &mut Tx<'_>| by_socket[arrival.socket.index()] += 1);
+        rig.drive(&mut count, |counters| counters.rx_segments.get() >= 400);
+        assert!(by_socket.iter().all(|count| *count > 100), "{by_socket:?}");
     }
 
     fn a_handler_that_drops_all_costs_nothing_later(kind: BackendKind) {

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::{Setting, start};
 use crate::results::{Bound, Figure};
@@ -17,6 +17,7 @@ const BROADCASTS: f64 = 16.0 * 161.0;
 
 /// Without a copy: none is left.
 const SILENCE: Duration = Duration::from_millis(100);
+const SILENT_BY: Duration = Duration::from_secs(10);
 
 pub(super) fn measure(
     setting: &Setting<'_>,
@@ -77,11 +78,13 @@ pub(super) fn measure(
 
 /// The relay still makes copies of broadcasts that have come already.
 fn wait_for_the_last_copy(stage: &Stage<'_>) -> anyhow::Result<()> {
-    loop {
+    let deadline = Instant::now() + SILENT_BY;
+    while Instant::now() < deadline {
         let before = stage.sink.read()?;
         thread::sleep(SILENCE);
         if stage.sink.read()?[1].since(&before[1]).packets == 0 {
             return Ok(());
         }
     }
+    bail!("copies still come {SILENT_BY:?} after the last broadcast");
 }

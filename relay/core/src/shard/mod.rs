@@ -38,8 +38,12 @@ use backlog::Backlog;
 use hints::Hints;
 use mesh::Mesh;
 
-/// Copies of broadcasts a shard makes in one pass of its loop; the rest waits for the next.
+/// Copies of broadcasts a shard makes in one pass of its loop; the rest waits for the next. Of 2 µs
+/// each they are what others may have to wait for (docs/src/decisions/copies-a-pass.md).
 pub const COPIES_PER_PASS: usize = 32;
+/// With the fourth of a copy more for each datagram of the pass before: a pass that is long anyway
+/// may make as many.
+const COPIES_PER_PASS_MAX: usize = 128;
 /// Broadcasts that may wait.
 pub const BACKLOG_LEN: usize = 1024;
 /// STUN answers a second and shard.
@@ -135,6 +139,8 @@ pub struct Shard {
     counters: Counters,
     targets: Vec<Endpoint>,
     copies_left: usize,
+    /// When the pass began.
+    received_before: u64,
     backlog: Backlog,
     activation: Option<Handle>,
     mesh: Option<Mesh>,
@@ -152,8 +158,9 @@ impl Shard {
             stun: (stun == Stun::Answer).then(|| Meter::new(STUN_ANSWERS)),
             hints: Hints::default(),
             counters: Counters::default(),
-            targets: Vec::with_capacity(COPIES_PER_PASS),
+            targets: Vec::with_capacity(COPIES_PER_PASS_MAX),
             copies_left: COPIES_PER_PASS,
+            received_before: 0,
             backlog: Backlog::new(BACKLOG_LEN),
             activation: None,
             mesh: None,
@@ -162,6 +169,7 @@ impl Shard {
 
     /// Goes on from the counts of the process before.
     pub const fn resume(&mut self, counters: Counters) {
+        self.received_before = counters.received;
         self.counters = counters;
     }
 
@@ -186,7 +194,9 @@ impl Shard {
     /// Begins a pass at `now_ms`, milliseconds since the relay's start.
     pub fn begin_pass(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
-        self.copies_left = COPIES_PER_PASS;
+        let received = std::mem::replace(&mut self.received_before, self.counters.received);
+        let received = (self.received_before - received) as usize;
+        self.copies_left = (COPIES_PER_PASS + received / 4).min(COPIES_PER_PASS_MAX);
     }
 
     /// Notes a train that a later [`Shard::handle_run`] of this pass will be called with: the first
@@ -226,7 +236,8 @@ impl Shard {
         }
     }
 
-    /// Where the last [`Verdict::Copy`] or [`Verdict::CopyFromRelay`] goes, at most [`COPIES_PER_PASS`].
+    /// Where the last [`Verdict::Copy`] or [`Verdict::CopyFromRelay`] goes, as many as the
+    /// pass may make.
     pub fn targets(&self) -> &[Endpoint] {
         &self.targets
     }

@@ -145,7 +145,7 @@ pub(super) const METRICS: &[Metric] = &[
     }),
     histogram(
         "queue_age_seconds",
-        "How long the first arrival of a turn had waited in its socket; of one turn in 64.",
+        "How long the first arrival of a turn from a socket had waited in it; of one turn in 64.",
         |s| s.latencies(|k| &k.queue_age),
     ),
     histogram(
@@ -163,7 +163,7 @@ pub(super) const METRICS: &[Metric] = &[
     ),
     counter(
         "queues_shortened_total",
-        "Times a socket's receive queue was shortened, for it stood: older than 5 ms for 100 ms.",
+        "Times a socket's receive buffer was shortened, for it overflowed and its queue was older than 5 ms for 100 ms.",
         |s, out| out.value(s.kernel(|k| &k.queues_shortened)),
     ),
 ];

@@ -26,7 +26,7 @@ mod exchange;
 mod gate;
 mod serve;
 
-/// Streams at once, some 20 KiB each while they are quiet, and [`WAITING_LEN`] more when stalled.
+/// Streams at once, below 20 KiB each while they are quiet, and [`WAITING_LEN`] more when stalled.
 const STREAMS_MAX: usize = 4096;
 /// Streams at once from a /24 of IPv4 or a /56 of IPv6: UDP is blocked for whole campuses.
 const STREAMS_PER_PREFIX: u16 = 256;

@@ -12,7 +12,7 @@ use socket2::SockRef;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{consume_budget, spawn_local, yield_now};
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::connection::Connection;
@@ -24,7 +24,9 @@ use crate::clock::Clock;
 
 /// A TLS record fits, so that one is seldom read in pieces.
 pub(super) const READ_LEN: usize = 18 << 10;
-/// What a stream keeps of its buffer while it is quiet.
+/// Bytes that a stream may send before others have their turn, a millisecond of this thread's time.
+const READ_LEN_PER_TURN: usize = 64 << 10;
+/// What a stream keeps of its send buffer while it is quiet.
 const QUIET_LEN: usize = 4 << 10;
 /// After accept failed, until connections may have ended.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -114,9 +116,13 @@ fn shutdown(socket: &TcpStream) {
 async fn read(shared: &Rc<Shared>, stream: &Stream, socket: &OwnedReadHalf) -> Closed {
     let handshake_by = Instant::now() + HANDSHAKE_TIMEOUT;
     let mut is_established = false;
+    let mut read_len = 0;
     loop {
         // A socket that always has more would never wait.
-        consume_budget().await;
+        if read_len > READ_LEN_PER_TURN {
+            read_len = 0;
+            yield_now().await;
+        }
         let (by, late) = match is_established {
             true => (stream.heard.get() + IDLE_TIMEOUT, Closed::Idle),
             false => (handshake_by, Closed::Handshake),
@@ -128,6 +134,7 @@ async fn read(shared: &Rc<Shared>, stream: &Stream, socket: &OwnedReadHalf) -> C
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Ok(0) | Err(_) => return Closed::Ended,
         };
+        read_len += len;
         let mut exchange = shared.exchange.borrow_mut();
         exchange.begin_pass();
         let mut connection = stream.connection.borrow_mut();

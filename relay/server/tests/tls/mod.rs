@@ -60,8 +60,12 @@ impl Stream {
     }
 
     pub fn send_raw(&mut self, bytes: &[u8]) {
-        self.tls.write_all(bytes).unwrap();
-        self.tls.flush().unwrap();
+        self.try_send_raw(bytes).unwrap();
+    }
+
+    pub fn try_send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.tls.write_all(bytes)?;
+        self.tls.flush()
     }
 
     pub fn send(&mut self, datagram: &[u8]) {

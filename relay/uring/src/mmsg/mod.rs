@@ -87,7 +87,7 @@ impl Mmsg {
     /// See [`crate::Backend::turn`].
     pub fn turn(&mut self, handler: &mut impl Handler, timeout: Duration) -> io::Result<()> {
         self.queue.begin_turn();
-        let is_looked_at = self.intake.begin_turn();
+        let is_looked_at = self.intake.begin_turn(&self.sockets);
         if self.poll(timeout)? {
             if is_looked_at {
                 self.tell_arrival(true);
@@ -95,12 +95,10 @@ impl Mmsg {
             let received = self.receive();
             if is_looked_at {
                 self.tell_arrival(false);
-                self.intake.received(&self.sockets);
             }
             received?;
-        } else {
-            self.intake.nothing_waits(&self.sockets);
         }
+        self.intake.received(!self.arrivals.is_empty(), &self.sockets);
         self.dispatch(handler);
         self.transmitter.transmit(&mut self.queue);
         self.intake.submitted();
@@ -109,7 +107,7 @@ impl Mmsg {
 
     /// See [`crate::Backend::drain`]: between turns nothing is received and nothing is queued.
     pub(crate) fn drain(&mut self, handler: &mut impl Handler) {
-        self.intake.nothing_waits(&self.sockets);
+        self.intake.drained(&self.sockets);
         self.dispatch(handler);
         self.transmitter.transmit(&mut self.queue);
     }

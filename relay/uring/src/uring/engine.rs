@@ -51,6 +51,8 @@ pub(super) struct Engine {
     staged: usize,
     /// By socket: its multishot receive is under way.
     armed: Box<[Armed]>,
+    /// Of them.
+    first_armed: usize,
     is_waker_armed: bool,
     waker: Waker,
 }
@@ -122,6 +124,7 @@ impl Engine {
             intake,
             staged: 0,
             armed: vec![Armed::Never; sockets.count()].into(),
+            first_armed: 0,
             is_waker_armed: false,
             waker,
         };
@@ -201,7 +204,11 @@ impl Engine {
     fn arm(&mut self, queue: &SendQueue) {
         self.size_pools(queue);
         let (pool, is_exhausted) = (self.pools.newest(), self.pools.is_exhausted());
-        for (index, armed) in self.armed.iter_mut().enumerate() {
+        // Who is armed first takes the first buffers, of few perhaps all: not always the same.
+        self.first_armed = (self.first_armed + 1) % self.armed.len();
+        let (before, from) = self.armed.split_at_mut(self.first_armed);
+        let from = (self.first_armed..).zip(from);
+        for (index, armed) in from.chain(before.iter_mut().enumerate()) {
             if matches!(armed, Armed::Yes(_)) || is_exhausted {
                 continue;
             }

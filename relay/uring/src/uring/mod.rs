@@ -63,19 +63,16 @@ impl Uring {
     /// See [`crate::Backend::turn`].
     pub fn turn(&mut self, handler: &mut impl Handler, timeout: Duration) -> io::Result<()> {
         self.queue.begin_turn();
-        let is_looked_at = self.engine.intake.begin_turn();
+        let is_looked_at = self.engine.intake.begin_turn(&self.sockets);
         if is_looked_at {
             self.tell_arrival(true);
         }
         let waited = self.engine.wait(&mut self.queue, timeout);
         if is_looked_at {
             self.tell_arrival(false);
-            self.engine.intake.received(&self.sockets);
         }
         waited?;
-        if self.engine.arrivals.is_empty() {
-            self.engine.intake.nothing_waits(&self.sockets);
-        }
+        self.engine.intake.received(!self.engine.arrivals.is_empty(), &self.sockets);
         self.dispatch(handler);
         if self.engine.intake.is_sampled() {
             self.engine.flush(&mut self.queue);
@@ -87,7 +84,7 @@ impl Uring {
     /// See [`crate::Backend::drain`].
     pub(crate) fn drain(&mut self, handler: &mut impl Handler) -> io::Result<()> {
         self.queue.begin_turn();
-        self.engine.intake.nothing_waits(&self.sockets);
+        self.engine.intake.drained(&self.sockets);
         self.engine.quiesce(&mut self.queue)?;
         // Without a receive under way a flush adds nothing.
         self.dispatch(handler);

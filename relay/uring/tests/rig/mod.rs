@@ -4,6 +4,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lanrage_relay_uring::{
@@ -91,6 +92,15 @@ impl Rig {
         for _ in 0..2 {
             self.backend.turn(&mut handler, Duration::ZERO).unwrap();
         }
+    }
+}
+
+/// Ends other threads' work, however a test ends.
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
