@@ -67,7 +67,7 @@ bench: setup rivals bench-build ## Measure the relay against the kernel's floor,
 	$(TARGET)/release/lanrage-bench run || code=$$?; $(TARGET)/release/lanrage-bench page; exit $${code:-0}
 
 .PHONY: bench-quick
-bench-quick: setup rivals bench-build ## The same in five minutes; its figures claim nothing
+bench-quick: setup rivals bench-build ## The same in six minutes; its figures claim nothing
 	$(TARGET)/release/lanrage-bench run --quick --out $(TARGET)/bench-quick.json
 
 .PHONY: bench-build

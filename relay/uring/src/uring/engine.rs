@@ -51,7 +51,7 @@ pub(super) struct Engine {
     staged: usize,
     /// By socket: its multishot receive is under way.
     armed: Box<[Armed]>,
-    /// Of them.
+    /// The socket that is armed first, another each turn.
     first_armed: usize,
     is_waker_armed: bool,
     waker: Waker,
